@@ -1,0 +1,117 @@
+"""Canonical JSON: one spelling for one value, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, TypeAlias
+
+import orjson
+
+from tinytroupe.llm.errors import BadRequest
+
+JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+
+KEY_SCHEMA = 1
+"""Raised whenever the same request would get another digest than before."""
+
+
+class FrozenDict(dict[str, JSON]):
+    """A dictionary that cannot be changed and can be hashed.
+
+    It stays a `dict`, because orjson writes only real dictionaries natively;
+    a `MappingProxyType` would take the slow path on every call.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("this mapping is part of an immutable value; make a new one instead")
+
+    __setitem__ = __delitem__ = _refuse
+    __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FrozenDict, (dict(self),)
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FrozenDict:
+        return self
+
+
+def freeze(value: object, where: str = "value") -> JSON:
+    """Copies a JSON value into an immutable one.
+
+    Args:
+        value: None, bool, int, finite float, str, or mappings with string
+            keys and sequences of these.
+        where: How an error names the value.
+
+    Raises:
+        BadRequest: The value has no JSON form; the message names the place.
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise BadRequest(f"{where} is an integer that JSON readers cannot hold: {value}")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadRequest(f"{where} is {value}, which JSON cannot express")
+        return float(value)
+    if isinstance(value, FrozenDict):
+        return value
+    if isinstance(value, Mapping):
+        return freeze_mapping(value, where)
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item, f"{where}[{index}]") for index, item in enumerate(value))
+    raise BadRequest(f"{where} is of type {type(value).__name__}, which has no JSON form")
+
+
+def freeze_mapping(value: Mapping[str, object], where: str = "value") -> FrozenDict:
+    """Copies a mapping into an immutable one. See `freeze`.
+
+    Raises:
+        BadRequest: A key is not a string, or a value has no JSON form.
+    """
+    for key in value:
+        if not isinstance(key, str):
+            raise BadRequest(f"{where} has a key that is not a string: {key!r}")
+    return FrozenDict({key: freeze(item, f"{where}.{key}") for key, item in value.items()})
+
+
+def encode(value: JSON) -> bytes:
+    """Writes canonical JSON: sorted keys, UTF-8, no insignificant space.
+
+    Raises:
+        BadRequest: A string holds an unpaired surrogate, or the value is not JSON.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(
+            f"the request cannot be written as JSON: {error}; "
+            "an unpaired surrogate usually comes from text decoded with errors='surrogateescape'"
+            if "surrogate" in str(error)
+            else f"the request cannot be written as JSON: {error}"
+        ) from error
+
+
+def digest(kind: str, namespace: str, body: bytes) -> str:
+    """Names a request: SHA-256 of its canonical form, 64 hexadecimal digits.
+
+    Args:
+        kind: What is asked for: `chat`, `completion` or `embedding`.
+        namespace: Keeps answers of different worlds apart; usually empty.
+        body: The canonical JSON of the request's body.
+    """
+    prefix = orjson.dumps([KEY_SCHEMA, kind, namespace])
+    return hashlib.sha256(prefix + b"\n" + body).hexdigest()

@@ -1,0 +1,1 @@
+"""Stores keep entries: key → the response that was paid for."""

@@ -31,7 +31,7 @@ class FrozenDict(dict[str, JSON]):
 
     __setitem__ = __delitem__ = _refuse
     __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))

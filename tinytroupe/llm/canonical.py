@@ -11,7 +11,7 @@ import orjson
 
 from tinytroupe.llm.errors import BadRequest
 
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 KEY_SCHEMA = 1
 """Raised whenever the same request would get another digest than before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from tinytroupe.llm.canonical import JSON, FrozenDict, freeze
@@ -26,7 +26,7 @@ class Message:
     """One of `ROLES`."""
     content: str | tuple[JSON, ...] | None
     """Text, or content parts (text, image), or None beside tool calls."""
-    extra: FrozenDict = FrozenDict()
+    extra: FrozenDict = field(default_factory=FrozenDict)
     """What else the message carries: `name`, `tool_calls`, `tool_call_id`, `refusal` …"""
 
     def __post_init__(self) -> None:

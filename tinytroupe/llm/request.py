@@ -242,7 +242,7 @@ class Call:
 
     @property
     def key(self) -> str:
-        """The name of this call's entry in the store: the digest, and the sample if not the first."""
+        """The name of the entry in the store: the digest, and the sample if not the first."""
         digest = self.request.digest
         return f"{digest}.{self.options.sample}" if self.options.sample else digest
 
@@ -255,4 +255,4 @@ class Attempt:
     number: int
     """From 1."""
     timeout_seconds: float
-    """The whole attempt, from its place in the queue to the last byte, may take this long."""
+    """The whole attempt on the wire, connecting to last byte, may take this long."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 import orjson
@@ -54,12 +54,12 @@ class Response:
     """The model as the endpoint named it."""
     usage: Usage | None
     """None when the endpoint did not say."""
-    content: bytes
+    content: bytes = field(repr=False)
     """The whole answer as JSON, in the shape of OpenAI's API."""
     endpoint: str = ""
     """The name of the endpoint that answered."""
     origin: Origin = "live"
-    """Where this answer came from now: paid for, stored, shared with a simultaneous call, or a tape."""
+    """Where it came from now: bought, stored, shared with a simultaneous call, or a tape."""
     attempts: int = 0
     """Tries on the wire that this call made; 0 when it made none."""
     seconds: float = 0.0
@@ -69,7 +69,7 @@ class Response:
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The whole answer, parsed anew at each access, so that changing it changes nothing else."""
+        """The whole answer, parsed anew at each access: changing it changes nothing else."""
         return cast("dict[str, Any]", orjson.loads(self.content))
 
     @property

@@ -75,10 +75,13 @@ class AsyncioRuntime:
         await asyncio.sleep(seconds)
 
     async def wait(self, future: Future[T], timeout_seconds: float | None = None) -> T:
-        # asyncio.wait does not cancel what it waits for; wrap_future alone would hand a
-        # cancelled follower's cancellation on to the leader's future, for everyone.
-        wrapped = asyncio.ensure_future(asyncio.wrap_future(_follow(future)))
-        done, _ = await asyncio.wait({wrapped}, timeout=timeout_seconds)
+        # A future of its own per follower: wrap_future hands a cancellation on to what it
+        # wraps, and the leader's future belongs to everyone who waits for it.
+        wrapped = asyncio.wrap_future(_follow(future))
+        try:
+            done, _ = await asyncio.wait({wrapped}, timeout=timeout_seconds)
+        finally:
+            wrapped.cancel()
         if not done:
             raise TimeoutError
         return wrapped.result()
@@ -88,15 +91,13 @@ class AsyncioRuntime:
 
 
 def _follow(future: Future[T]) -> Future[T]:
-    """Returns a future that ends as the given one does, and can be dropped alone."""
+    """Returns a future that ends as the given one does, and can be cancelled alone."""
     follower: Future[T] = Future()
 
     def hand_over(done: Future[T]) -> None:
         if not follower.set_running_or_notify_cancel():
             return
-        if done.cancelled():
-            follower.set_exception(asyncio.CancelledError())
-        elif (error := done.exception()) is not None:
+        if (error := done.exception()) is not None:
             follower.set_exception(error)
         else:
             follower.set_result(done.result())

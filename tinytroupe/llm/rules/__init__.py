@@ -1,0 +1,1 @@
+"""Rules decide. They never wait, and never read a clock, a file or the environment."""

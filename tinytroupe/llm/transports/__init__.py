@@ -1,0 +1,1 @@
+"""Transports move one request to one endpoint and back."""

@@ -46,6 +46,15 @@ class FrozenDict(dict[str, JSON]):
         return self
 
 
+class _NoJSON(Exception):
+    """A value without a JSON form; the path to it is put together on the way out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = ""
+
+
 def freeze(value: object, where: str = "value") -> JSON:
     """Copies a JSON value into an immutable one.
 
@@ -57,23 +66,53 @@ def freeze(value: object, where: str = "value") -> JSON:
     Raises:
         BadRequest: The value has no JSON form; the message names the place.
     """
+    try:
+        return _freeze(value)
+    except _NoJSON as error:
+        raise BadRequest(f"{where}{error.path} {error.reason}") from None
+    except RecursionError:
+        raise BadRequest(f"{where} is nested too deeply, or contains itself") from None
+
+
+def _freeze(value: object) -> JSON:
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
-            raise BadRequest(f"{where} is an integer that JSON readers cannot hold: {value}")
+            raise _NoJSON(f"is an integer that JSON readers cannot hold: {value}")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise BadRequest(f"{where} is {value}, which JSON cannot express")
+            raise _NoJSON(f"is {value}, which JSON cannot express")
         return float(value)
     if isinstance(value, FrozenDict):
         return value
     if isinstance(value, Mapping):
-        return freeze_mapping(value, where)
+        return _freeze_items(value)
     if isinstance(value, (list, tuple)):
-        return tuple(freeze(item, f"{where}[{index}]") for index, item in enumerate(value))
-    raise BadRequest(f"{where} is of type {type(value).__name__}, which has no JSON form")
+        return tuple([_freeze_item(item, f"[{index}]") for index, item in enumerate(value)])
+    raise _NoJSON(f"is of type {type(value).__name__}, which has no JSON form")
+
+
+def _freeze_items(value: Mapping[object, object]) -> FrozenDict:
+    frozen: dict[str, JSON] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise _NoJSON(f"has a key that is not a string: {key!r}")
+        try:
+            frozen[key] = _freeze(item)
+        except _NoJSON as error:
+            error.path = f".{key}{error.path}"
+            raise
+    return FrozenDict(frozen)
+
+
+def _freeze_item(item: object, place: str) -> JSON:
+    try:
+        return _freeze(item)
+    except _NoJSON as error:
+        error.path = place + error.path
+        raise
 
 
 def freeze_mapping(value: Mapping[str, object], where: str = "value") -> FrozenDict:
@@ -82,10 +121,10 @@ def freeze_mapping(value: Mapping[str, object], where: str = "value") -> FrozenD
     Raises:
         BadRequest: A key is not a string, or a value has no JSON form.
     """
-    for key in value:
-        if not isinstance(key, str):
-            raise BadRequest(f"{where} has a key that is not a string: {key!r}")
-    return FrozenDict({key: freeze(item, f"{where}.{key}") for key, item in value.items()})
+    frozen = freeze(value, where)
+    if not isinstance(frozen, FrozenDict):
+        raise BadRequest(f"{where} is of type {type(value).__name__}, not a mapping")
+    return frozen
 
 
 def encode(value: JSON) -> bytes:

@@ -88,10 +88,11 @@ class _Chain:
         self,
         transport: Transport,
         store: Store | None,
-        defaults: ClientDefaults,
+        defaults: ClientDefaults | None,
         meter: Meter | None,
         runtime: Runtime,
     ) -> None:
+        defaults = defaults or ClientDefaults()
         self.transport = transport
         self.store = store
         self.meter = meter or Meter()
@@ -157,6 +158,7 @@ class Client(_Chain):
         store: Where answers are kept; None: nowhere.
         defaults: How calls are made where their options say nothing.
         meter: Where calls are added up; None: one of its own.
+        runtime: The clock, and how to wait; one that never suspends. None: the real one.
     """
 
     def __init__(
@@ -166,8 +168,9 @@ class Client(_Chain):
         defaults: ClientDefaults | None = None,
         *,
         meter: Meter | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(transport, store, defaults or ClientDefaults(), meter, BlockingRuntime())
+        super().__init__(transport, store, defaults, meter, runtime or BlockingRuntime())
 
     async def _attempt(self, attempt: Attempt) -> Response:
         return self.transport.send(attempt)
@@ -255,6 +258,7 @@ class AsyncClient(_Chain):
         store: Where answers are kept; None: nowhere. May be shared with a `Client`.
         defaults: How calls are made where their options say nothing.
         meter: Where calls are added up; None: one of its own. May be shared with a `Client`.
+        runtime: The clock, and how to wait. None: the real one.
     """
 
     def __init__(
@@ -264,8 +268,9 @@ class AsyncClient(_Chain):
         defaults: ClientDefaults | None = None,
         *,
         meter: Meter | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        super().__init__(transport, store, defaults or ClientDefaults(), meter, AsyncioRuntime())
+        super().__init__(transport, store, defaults, meter, runtime or AsyncioRuntime())
 
     async def _attempt(self, attempt: Attempt) -> Response:
         return await self.transport.asend(attempt)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
-from tinytroupe.llm.canonical import JSON, FrozenDict, freeze
+from tinytroupe.llm.canonical import JSON, FrozenDict, freeze, freeze_mapping
 from tinytroupe.llm.errors import BadRequest
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -60,25 +60,18 @@ def to_message(value: MessageLike, where: str = "message") -> Message:
             'as in {"role": "user", "content": "Hello"}'
         )
     if "role" not in value:
-        raise BadRequest(
-            f"{where} has no role; its keys are: {', '.join(map(str, value)) or 'none'}"
-        )
-    fields = {**value}
-    role = fields.pop("role")
-    content = fields.pop("content", None)
-    if content is None and not (fields.get("tool_calls") or fields.get("function_call")):
-        raise BadRequest(f"{where} (role {role!r}) has neither content nor tool calls")
+        names = ", ".join(map(str, value)) or "none"
+        raise BadRequest(f"{where} has no role; its keys are: {names}")
+    role, content = cast(str, value["role"]), value.get("content")
     try:
-        return Message(
-            role=cast(str, role),
-            content=content
-            if isinstance(content, str)
-            else cast(None, freeze(content, f"{where}.content")),
-            extra=cast(FrozenDict, freeze(fields, where)) if fields else _NOTHING_ELSE,
-        )
+        if len(value) == 2 and isinstance(content, str):
+            return Message(role, content, _NOTHING_ELSE)
+        extra = {key: item for key, item in value.items() if key not in ("role", "content")}
+        if content is None and not (extra.get("tool_calls") or extra.get("function_call")):
+            raise BadRequest("it has neither content nor tool calls")
+        return Message(role, cast(str, freeze(content, "its content")), freeze_mapping(extra, "it"))
     except BadRequest as error:
-        error.message = f"{where}: {error.message}"
-        raise
+        raise BadRequest(f"{where} (role {role!r}): {error.message}") from None
 
 
 def to_messages(values: Iterable[MessageLike]) -> tuple[Message, ...]:
@@ -91,7 +84,7 @@ def to_messages(values: Iterable[MessageLike]) -> tuple[Message, ...]:
         raise BadRequest(
             f"messages must be a list of role and content, not a {type(values).__name__}"
         )
-    messages = tuple(to_message(value, f"message {index}") for index, value in enumerate(values))
+    messages = tuple([to_message(value, f"message {index}") for index, value in enumerate(values)])
     if not messages:
         raise BadRequest("the list of messages is empty; at least one message is needed")
     return messages

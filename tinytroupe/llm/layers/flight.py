@@ -65,7 +65,9 @@ def shared(handler: Handler, flight: Flight, cache: Cache, runtime: Runtime) -> 
             outcome = await handler(call)
             return outcome
         except LLMError as error:
-            outcome = error
+            # That this caller had no more time is no answer for one who has.
+            if not (isinstance(error, TimedOut) and call.expires_at is not None):
+                outcome = error
             raise
         finally:
             flight.leave(key, future)

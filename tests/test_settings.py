@@ -103,8 +103,16 @@ def test_comments_blank_lines_and_a_byte_order_mark_are_no_trouble(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "mode"),
-    [("True", "on"), ("yes", "on"), ("on", "on"), ("False", "off"), ("0", "off"), ("OFF", "off")]
-    + [("Refresh", "refresh"), ("only", "only")],
+    [
+        ("True", "on"),
+        ("yes", "on"),
+        ("on", "on"),
+        ("False", "off"),
+        ("0", "off"),
+        ("OFF", "off"),
+        ("Refresh", "refresh"),
+        ("only", "only"),
+    ],
 )
 def test_the_cache_is_a_switch_and_four_modes(tmp_path, text, mode):
     """CACHE_API_CALLS takes TinyTroupe's True and False and the names of the modes."""
@@ -220,7 +228,7 @@ def test_an_unreadable_file_is_refused(tmp_path, content):
         path.mkdir()
     else:
         path.write_bytes(content)
-    with pytest.raises(ConfigError, match="config.ini"):
+    with pytest.raises(ConfigError, match=r"config\.ini"):
         load(tmp_path)
 
 
@@ -232,7 +240,7 @@ def test_another_file_may_be_named(tmp_path):
     settings = load(tmp_path, ini, {"TINYTROUPE_CONFIG": "other.ini"})
     assert (settings.model, settings.timeout) == ("other", 60.0)
     assert settings.path == str(other)
-    with pytest.raises(ConfigError, match="nowhere.ini, which TINYTROUPE_CONFIG names"):
+    with pytest.raises(ConfigError, match=r"nowhere\.ini, which TINYTROUPE_CONFIG names"):
         load(tmp_path, None, {"TINYTROUPE_CONFIG": "nowhere.ini"})
 
 

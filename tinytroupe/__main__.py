@@ -1,0 +1,7 @@
+"""`python -m tinytroupe` is `tinytroupe`."""
+
+import sys
+
+from tinytroupe.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Ratios, each taken within one run. `python -m benchmarks` prints the table."""

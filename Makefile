@@ -18,7 +18,7 @@ help:
 	@echo "make clean   remove everything that these made"
 
 demo: $(VENV)/.ready
-	@$(RUN) examples/demo.py
+	@$(RUN) examples/demo.py $(ARGS)
 
 test: $(VENV)/.ready
 	@$(RUN) -m pytest -n 2

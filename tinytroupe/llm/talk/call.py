@@ -1,0 +1,152 @@
+"""From what a simulation says to one call of the client, and from its answer to a message."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from tinytroupe.llm.canonical import JSON, FrozenDict
+from tinytroupe.llm.config.settings import Settings
+from tinytroupe.llm.config.table import SETTINGS
+from tinytroupe.llm.errors import BadRequest, ConfigError, ContentFiltered
+from tinytroupe.llm.messages import Message, MessageLike, to_messages
+from tinytroupe.llm.request import CacheMode, Call, CallOptions, RetryPolicy, chat_request
+from tinytroupe.llm.response import Response
+from tinytroupe.llm.talk.schema import make_response_format
+
+SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty")
+"""Arguments of a call that go into the request, and are settings where they are not given."""
+
+
+def make_call(
+    messages: Iterable[MessageLike],
+    arguments: Mapping[str, object],
+    settings: Settings,
+    namespace: str = "",
+) -> Call:
+    """Makes the call that TinyTroupe's `send_message` means.
+
+    Args:
+        messages: The conversation; never changed.
+        arguments: What `send_message` was given beside it; None is as if it
+            were not given. Names that mean nothing here go into the request.
+        settings: Counts where nothing is given.
+        namespace: Keeps answers apart that must not be shared.
+
+    Raises:
+        BadRequest: The messages or an argument cannot be sent.
+        ConfigError: A limit or a cache mode is not allowed.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    conversation = to_messages(messages)
+    if given.pop("dedent_messages", True):
+        conversation = tuple(map(dedent_message, conversation))
+    given.pop("echo", None)
+    options = take_options(given, settings)
+    model = cast(str, given.pop("model", settings.model))
+    parameters = {name: getattr(settings, name) for name in SAMPLING}
+    if "max_completion_tokens" in given:
+        parameters["max_tokens"] = None
+    # Both are the API's own defaults; unsent, they share an answer with calls that omit them.
+    if given.get("n") == 1:
+        del given["n"]
+    if not given.get("stop", True):
+        del given["stop"]
+    if "response_format" in given:
+        given["response_format"] = make_response_format(given["response_format"])
+    for name in ("messages", "namespace"):
+        if name in given:
+            raise BadRequest(f"{name} is not an argument that can be sent")
+    parameters.update(given)
+    return Call(chat_request(model, conversation, namespace=namespace, **parameters), options)
+
+
+def take_options(given: dict[str, object], settings: Settings) -> CallOptions:
+    """Takes out of the arguments how a call is made.
+
+    Raises:
+        BadRequest: An option is of a wrong type or out of its range.
+        ConfigError: A limit or a cache mode is not allowed.
+    """
+
+    def take(argument: str, name: str) -> Any:
+        if argument not in given:
+            return getattr(settings, name)
+        try:
+            return SETTINGS[name].parse(given.pop(argument))
+        except ConfigError as error:
+            raise ConfigError(f"argument {argument}: {error.message}") from None
+
+    sample = given.pop("sample", 0)
+    if not isinstance(sample, int):
+        raise BadRequest(f"sample is {sample!r}; it must be a whole number from 0 on")
+    return CallOptions(
+        lane=_take_label(given, "lane"),
+        purpose=_take_label(given, "purpose"),
+        sample=sample,
+        cache=cast(CacheMode, take("cache", "cache_api_calls")),
+        timeout_seconds=take("timeout", "timeout"),
+        deadline_seconds=take("deadline", "deadline"),
+        retry=RetryPolicy(
+            max_attempts=take("max_attempts", "max_attempts"),
+            waiting_seconds=take("waiting_time", "waiting_time"),
+            factor=take("exponential_backoff_factor", "exponential_backoff_factor"),
+            cap_seconds=take("max_waiting_time", "max_waiting_time"),
+        ),
+    )
+
+
+def _take_label(given: dict[str, object], name: str) -> str | None:
+    label = given.pop(name, None)
+    if label is not None and not isinstance(label, str):
+        raise BadRequest(f"{name} is of type {type(label).__name__}; it must be text")
+    return label
+
+
+def dedent_message(message: Message) -> Message:
+    """Removes the indent that all lines of each text share, and space around it, as TinyTroupe."""
+    content: str | tuple[JSON, ...] | None
+    if isinstance(message.content, str):
+        content = dedent_text(message.content)
+    elif message.content is not None:
+        content = tuple(map(_dedent_part, message.content))
+    else:
+        return message
+    return message if content == message.content else replace(message, content=content)
+
+
+def dedent_text(text: str) -> str:
+    """Removes the indent that all lines share, and white space at both ends."""
+    return textwrap.dedent(text).strip() if "\n" in text else text.strip()
+
+
+def _dedent_part(part: JSON) -> JSON:
+    text = part.get("text") if isinstance(part, FrozenDict) else None
+    if not isinstance(text, str):
+        return part
+    return FrozenDict({**cast(FrozenDict, part), "text": dedent_text(text)})
+
+
+def read_message(response: Response) -> dict[str, Any]:
+    """Returns the message of an answer as a new dictionary with at least role and content.
+
+    Content is None only beside tool calls, or where the model gave a refusal
+    instead of the structure that was asked for.
+
+    Raises:
+        ContentFiltered: The provider's content filter withheld the whole answer.
+    """
+    message = response.message
+    message.setdefault("role", "assistant")
+    message.setdefault("content", None)
+    if response.filtered and not (message["content"] or message.get("tool_calls")):
+        raise ContentFiltered(
+            "the provider's content filter withheld the answer; other words in the prompt may "
+            "help, asking again will not",
+            model=response.model or None,
+            request_id=response.request_id,
+            attempts=response.attempts,
+        )
+    return message

@@ -44,7 +44,7 @@ def show_by_specification(
 
 
 LISA = {"name": "Lisa", "age": 41, "height": 1.70, "firm": {"name": "Globex", "town": {"zip": 8}}}
-MARKUP = "Q&A <b>\"now\"</b>"  # fmt: skip
+MARKUP = 'Q&A <b>"now"</b>'
 ESCAPED = "Q&amp;A &lt;b&gt;&quot;now&quot;&lt;/b&gt;"
 
 COMMENTS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from tinytroupe.llm.canonical import JSON, FrozenDict
@@ -150,3 +150,96 @@ def read_message(response: Response) -> dict[str, Any]:
             attempts=response.attempts,
         )
     return message
+
+
+class TemplatedCall:
+    """A call whose messages are templates; usable many times and from many threads.
+
+    `messages`, `model_output` and `response` are those of the call that
+    finished last; each call returns its own answer, whatever others do meanwhile.
+
+    Args:
+        system_template_name: The template of the system message.
+        user_template_name: The template of the user message; None: there is none.
+        **model_params: Arguments of `send_message`.
+    """
+
+    def __init__(
+        self,
+        system_template_name: str,
+        user_template_name: str | None = None,
+        **model_params: object,
+    ) -> None:
+        self.system_template_name = system_template_name
+        self.user_template_name = user_template_name
+        self.model_params = model_params
+        # One value that is replaced as a whole: three would mix the calls of two threads.
+        self._latest = Exchange()
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """What was sent; empty before the first call."""
+        return self._latest.messages
+
+    @property
+    def model_output(self) -> dict[str, Any] | None:
+        """The model's message; None before the first call, or where it failed."""
+        return self._latest.message
+
+    @property
+    def response(self) -> Response | None:
+        """The whole response; None where there is none, or a foreign client made the call."""
+        return self._latest.response
+
+    def call(self, **rendering_configs: object) -> str | None:
+        """Renders the templates, sends them, and returns the content of the answer.
+
+        Args:
+            **rendering_configs: What the names in the templates refer to.
+
+        Returns:
+            The text; empty where the answer has only tool calls. None only where
+            ON_FAILURE is `none` and the call failed.
+
+        Raises:
+            LLMError: There is no answer; the class says why.
+        """
+        messages = self._compose(rendering_configs)
+        return self._finish(self._send(messages, dict(self.model_params)))
+
+    async def acall(self, **rendering_configs: object) -> str | None:
+        """Does what `call` does, without blocking the event loop."""
+        messages = self._compose(rendering_configs)
+        return self._finish(await self._asend(messages, dict(self.model_params)))
+
+    def __repr__(self) -> str:
+        names = filter(None, (self.system_template_name, self.user_template_name))
+        return f"{type(self).__name__}({', '.join(map(repr, names))})"
+
+    def _compose(self, rendering_configs: Mapping[str, object]) -> list[dict[str, str]]:
+        raise NotImplementedError
+
+    def _send(self, messages: list[dict[str, str]], arguments: dict[str, Any]) -> Exchange:
+        raise NotImplementedError
+
+    async def _asend(self, messages: list[dict[str, str]], arguments: dict[str, Any]) -> Exchange:
+        raise NotImplementedError
+
+    def _finish(self, exchange: Exchange) -> str | None:
+        self._latest = exchange
+        message = exchange.message
+        if message is None:
+            return None
+        # A model that refuses to fill a schema says so in place of the content.
+        return cast(str, message.get("content") or message.get("refusal") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What was sent and what came back."""
+
+    messages: list[dict[str, str]] = field(default_factory=list)
+    message: dict[str, Any] | None = None
+    """The model's message; None: there is none."""
+    response: Response | None = None
+    """None: there is none, or it is not known."""

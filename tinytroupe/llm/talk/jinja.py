@@ -157,8 +157,7 @@ def _describe(error: Exception, values: Mapping[str, object]) -> str:
     if isinstance(error, _MissingVariable):
         if error.owner is missing:
             return describe_missing(str(error.name), str(error.name), list_names(values))
-        owners = (key for key, value in values.items() if value is error.owner)
-        prefix = next(owners, type(error.owner).__name__) + "."
+        prefix = (_find_name(error.owner, values) or type(error.owner).__name__) + "."
         variable = f"{prefix}{error.name}"
         return describe_missing(variable, str(error.name), list_names(error.owner), prefix)
     if isinstance(error, RecursionError):
@@ -168,3 +167,16 @@ def _describe(error: Exception, values: Mapping[str, object]) -> str:
     if isinstance(error, jinja2.TemplateError):
         return error.message or str(error)
     return f"{type(error).__name__}: {error}"
+
+
+def _find_name(owner: object, values: Mapping[str, object], depth: int = 4) -> str | None:
+    """Returns the dotted name by which a template reaches a value, as far as that can be
+    told: Jinja2 only says in which value a name was missing, not how it came there."""
+    if owner is None or depth == 0:
+        return None
+    for key, value in values.items():
+        if value is owner:
+            return str(key)
+        if isinstance(value, Mapping) and (below := _find_name(owner, value, depth - 1)):
+            return f"{key}.{below}"
+    return None

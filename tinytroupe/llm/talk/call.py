@@ -5,16 +5,32 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tinytroupe.llm.canonical import JSON, FrozenDict
 from tinytroupe.llm.config.settings import Settings
 from tinytroupe.llm.config.table import SETTINGS
-from tinytroupe.llm.errors import BadRequest, ConfigError, ContentFiltered
+from tinytroupe.llm.errors import (
+    BadRequest,
+    ConfigError,
+    ContentFiltered,
+    LLMError,
+    MalformedResponse,
+)
 from tinytroupe.llm.messages import Message, MessageLike, to_messages
-from tinytroupe.llm.request import CacheMode, Call, CallOptions, RetryPolicy, chat_request
+from tinytroupe.llm.request import (
+    CacheMode,
+    Call,
+    CallOptions,
+    RetryPolicy,
+    chat_request,
+    embedding_request,
+)
 from tinytroupe.llm.response import Response
 from tinytroupe.llm.talk.schema import make_response_format
+
+if TYPE_CHECKING:
+    from tinytroupe.llm.talk.templates import Templates
 
 SAMPLING = ("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty")
 """Arguments of a call that go into the request, and are settings where they are not given."""
@@ -56,11 +72,26 @@ def make_call(
         del given["stop"]
     if "response_format" in given:
         given["response_format"] = make_response_format(given["response_format"])
-    for name in ("messages", "namespace"):
-        if name in given:
-            raise BadRequest(f"{name} is not an argument that can be sent")
+    _refuse_names(given, "messages", "namespace")
     parameters.update(given)
     return Call(chat_request(model, conversation, namespace=namespace, **parameters), options)
+
+
+def make_embedding_call(
+    text: str, arguments: Mapping[str, object], settings: Settings, namespace: str = ""
+) -> Call:
+    """Makes the call that TinyTroupe's `get_embedding` means. Raises what `make_call` raises."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    options = take_options(given, settings)
+    model = cast(str, given.pop("model", settings.embedding_model))
+    _refuse_names(given, "input", "texts", "namespace")
+    return Call(embedding_request(model, text, namespace=namespace, **given), options)
+
+
+def _refuse_names(given: Mapping[str, object], *names: str) -> None:
+    for name in names:
+        if name in given:
+            raise BadRequest(f"{name} is not an argument that can be sent")
 
 
 def take_options(given: dict[str, object], settings: Settings) -> CallOptions:
@@ -152,6 +183,34 @@ def read_message(response: Response) -> dict[str, Any]:
     return message
 
 
+def is_own(owner: type, sender: object, *names: str) -> bool:
+    """Tells whether methods of a sender are its owner's, so that nobody replaced them."""
+    methods = (getattr(getattr(sender, name, None), "__func__", None) for name in names)
+    return all(method is getattr(owner, name) for name, method in zip(names, methods, strict=True))
+
+
+def read_foreign(messages: list[dict[str, str]], message: object) -> Exchange:
+    """Checks what a client returned that somebody else wrote.
+
+    Raises:
+        MalformedResponse: It is not a message with a content.
+    """
+    if not isinstance(message, Mapping) or "content" not in message:
+        raise MalformedResponse(f"the client returned {message!r} in place of a message")
+    return Exchange(messages, dict(message))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What was sent and what came back."""
+
+    messages: list[dict[str, str]] = field(default_factory=list)
+    message: dict[str, Any] | None = None
+    """The model's message; None: there is none."""
+    response: Response | None = None
+    """None: there is none, or it is not known."""
+
+
 class TemplatedCall:
     """A call whose messages are templates; usable many times and from many threads.
 
@@ -202,21 +261,44 @@ class TemplatedCall:
             ON_FAILURE is `none` and the call failed.
 
         Raises:
-            LLMError: There is no answer; the class says why.
+            LLMError: There is no answer; the class says why. A template that
+                cannot be rendered is an error whatever ON_FAILURE is.
         """
         messages = self._compose(rendering_configs)
-        return self._finish(self._send(messages, dict(self.model_params)))
+        try:
+            return self._finish(self._send(messages, dict(self.model_params)))
+        except LLMError as error:
+            self._fail(error)
+            return self._finish(Exchange(messages))
 
     async def acall(self, **rendering_configs: object) -> str | None:
         """Does what `call` does, without blocking the event loop."""
         messages = self._compose(rendering_configs)
-        return self._finish(await self._asend(messages, dict(self.model_params)))
+        try:
+            return self._finish(await self._asend(messages, dict(self.model_params)))
+        except LLMError as error:
+            self._fail(error)
+            return self._finish(Exchange(messages))
 
     def __repr__(self) -> str:
         names = filter(None, (self.system_template_name, self.user_template_name))
         return f"{type(self).__name__}({', '.join(map(repr, names))})"
 
     def _compose(self, rendering_configs: Mapping[str, object]) -> list[dict[str, str]]:
+        from tinytroupe.llm.talk.templates import compose_messages
+
+        names = self.system_template_name, self.user_template_name
+        return compose_messages(self._find_templates(), *names, rendering_configs)
+
+    def _finish(self, exchange: Exchange) -> str | None:
+        self._latest = exchange
+        if exchange.message is None:
+            return None
+        # A model that refuses to fill a schema says so in place of the content.
+        message = exchange.message
+        return cast(str, message.get("content") or message.get("refusal") or "")
+
+    def _find_templates(self) -> Templates:
         raise NotImplementedError
 
     def _send(self, messages: list[dict[str, str]], arguments: dict[str, Any]) -> Exchange:
@@ -225,21 +307,5 @@ class TemplatedCall:
     async def _asend(self, messages: list[dict[str, str]], arguments: dict[str, Any]) -> Exchange:
         raise NotImplementedError
 
-    def _finish(self, exchange: Exchange) -> str | None:
-        self._latest = exchange
-        message = exchange.message
-        if message is None:
-            return None
-        # A model that refuses to fill a schema says so in place of the content.
-        return cast(str, message.get("content") or message.get("refusal") or "")
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What was sent and what came back."""
-
-    messages: list[dict[str, str]] = field(default_factory=list)
-    message: dict[str, Any] | None = None
-    """The model's message; None: there is none."""
-    response: Response | None = None
-    """None: there is none, or it is not known."""
+    def _fail(self, error: LLMError) -> None:
+        raise NotImplementedError

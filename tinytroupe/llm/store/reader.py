@@ -1,0 +1,125 @@
+"""Reading the database of a store, in every state a folder can be in.
+
+diskcache cannot open a folder without writing to it and may unpickle what it
+finds, so entries are read with SQLite itself, whether or not the folder can be
+written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+from tinytroupe.llm.errors import StoreError
+from tinytroupe.llm.store.failure import UnusableDatabase
+
+DATABASE_NAME = "cache.db"
+APPLICATION_ID = int.from_bytes(b"TTst", "big")
+"""Written into the header of the database, so that another program's is not mistaken for ours."""
+
+
+_SHARED_MEMORY_BYTES = 2**15
+
+
+def open_reader(path: Path, wait_seconds: float) -> sqlite3.Connection | None:
+    """Opens the database for reading; returns None where there is none yet.
+
+    The connection may be used by one thread at a time, whichever it is.
+
+    Raises:
+        UnusableDatabase: The file is not a database, or one that is damaged.
+        StoreError: It belongs to another program, or may not be read.
+        sqlite3.OperationalError: Another program kept it locked for all that time, or
+            the system has no room for another open file.
+    """
+    try:
+        if path.stat().st_size == 0:
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    connection = _connect(path, wait_seconds)
+    try:
+        ready = has_tables(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    if ready:
+        return connection
+    connection.close()
+    return None
+
+
+def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
+    """Says whether the database is ours (True) or still empty (False).
+
+    Raises:
+        StoreError: It belongs to another program.
+    """
+    ((mark,),) = connection.execute("PRAGMA application_id").fetchall()
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE name = 'Cache'").fetchall()
+    if mark == APPLICATION_ID and rows:
+        return True
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    if tables:
+        raise StoreError(
+            f"{path} was written by another program, not by this cache of answers; "
+            "choose another folder for the cache, or move that file away"
+        )
+    return False
+
+
+def _connect(path: Path, wait_seconds: float) -> sqlite3.Connection:
+    try:
+        return _connect_as(path, "mode=rw", wait_seconds)
+    except sqlite3.OperationalError as error:
+        if not os.access(path, os.R_OK):
+            raise StoreError(f"{path} may not be read: check its permissions") from error
+        if "locked" in str(error) or _can_write(path.parent):
+            raise
+    except sqlite3.DatabaseError as error:
+        raise UnusableDatabase(f"{path} is damaged as a whole ({error})") from error
+    # SQLite reads a database in WAL mode through a shared-memory file beside it, which it
+    # cannot make in a folder that is read-only or on a disk that is full.
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or log.stat().st_size == 0:
+        return _connect_as(path, "mode=ro&immutable=1", wait_seconds)
+    # A writer was killed, and its newest entries are in the log only. Exclusive locking
+    # keeps the log's index in memory; it needs a VFS without locks, because a file that is
+    # opened read-only cannot be locked for writing.
+    return _connect_as(path, "mode=ro&vfs=unix-none", wait_seconds, locking_mode="EXCLUSIVE")
+
+
+def _connect_as(
+    path: Path, parameters: str, wait_seconds: float, locking_mode: str = "NORMAL"
+) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?{parameters}",
+        uri=True,
+        timeout=wait_seconds,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        connection.text_factory = bytes  # a planted text that is not UTF-8 must not raise
+        connection.execute(f"PRAGMA locking_mode = {locking_mode}").fetchall()
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _can_write(folder: Path) -> bool:
+    """Says whether the folder takes new files, so that reading it without locks is unsafe."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_SHARED_MEMORY_BYTES))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return True

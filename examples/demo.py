@@ -28,9 +28,9 @@ from tinytroupe.llm.config.load import load_settings
 from tinytroupe.llm.config.settings import mask_url
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / ".demo"
+FOLDER = Path(".demo").resolve()
 LATENCY_SECONDS = 0.2
-START_SECONDS = 30
+END_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def say(text: str) -> None:
 @contextmanager
 def choose_endpoint(environment: Mapping[str, str]) -> Iterator[Endpoint]:
     """Yields the endpoint that is set; where none is, a rehearsal server for the time being."""
-    settings = load_settings(ROOT, environment)
+    settings = load_settings(None, environment)
     base_url = environment.get("BASE_URL") or settings.base_url
     nowhere = find_closed_address()
     if settings.api_type == "azure" or environment.get("AZURE_OPENAI_ENDPOINT"):
@@ -93,7 +93,7 @@ def choose_endpoint(environment: Mapping[str, str]) -> Iterator[Endpoint]:
     else:
         with rehearsal_server() as address:
             print(NO_ENDPOINT)
-            variables["TINYTROUPE_BASE_URL"] = address
+            variables["TINYTROUPE_BASE_URL"] = f"{address}/v1"
             yield Endpoint(f"the rehearsal server at {address}", variables, address, {})
 
 
@@ -106,21 +106,22 @@ they show how the calls travel, not what people would say."""
 @contextmanager
 def rehearsal_server() -> Iterator[str]:
     """Runs a rehearsal server as a process of its own and yields its address."""
-    command = [sys.executable, "-m", "tinytroupe", "rehearse-server", "--port", "0"]
-    command += ["--latency", str(LATENCY_SECONDS)]
+    command = [sys.executable, "-m", "tinytroupe", "rehearse-server", "--port", "0", "--quiet"]
+    command += ["--latency", str(LATENCY_SECONDS), "--exit-with-parent"]
     log = FOLDER / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=output, text=True)
+    with log.open("wb") as errors:
+        server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     try:
         assert server.stdout is not None
-        first_line = server.stdout.readline()
-        address = re.search(r"http://\S+", first_line)
+        address = re.search(r"http://\S+", server.stdout.readline())
         if address is None:
             raise SystemExit(f"The rehearsal server did not start; see {log}")
         yield address[0]
     finally:
         server.terminate()
-        server.wait(START_SECONDS)
+        server.communicate(timeout=END_SECONDS)
 
 
 def find_closed_address() -> str:
@@ -145,7 +146,7 @@ def hold_focus_group(environment: Mapping[str, str], name: str, *options: str) -
     transcript, report = FOLDER / f"{name}.md", FOLDER / f"{name}.json"
     command = [sys.executable, str(ROOT / "examples" / "focus_group.py")]
     command += ["--output", str(transcript), "--report", str(report), *options, *sys.argv[1:]]
-    run = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    run = subprocess.run(command, env=environment, check=False)
     if run.returncode != 0:
         raise SystemExit(run.returncode)
     facts = json.loads(report.read_text(encoding="utf-8"))

@@ -1,0 +1,67 @@
+"""The rehearsal server as a process: where it listens, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import threading
+
+from tinytroupe.cli.rehearse_http import RehearsalServer, ServerSettings
+
+BACKLOG = 4096
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(settings))
+
+
+async def _serve(settings: ServerSettings) -> None:
+    _allow_many_connections()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        # Windows has no such handlers; there Ctrl-C arrives as KeyboardInterrupt.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(name, stop.set)
+    server = RehearsalServer(settings)
+    listener = await loop.create_server(
+        server.accept, settings.host, settings.port, backlog=BACKLOG
+    )
+    host, port = listener.sockets[0].getsockname()[:2]
+    print(f"rehearsal server on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    if settings.exit_with_parent:
+        _watch_parent(loop, stop)
+    await stop.wait()
+    listener.close()
+    await server.shut_down()
+
+
+def _allow_many_connections() -> None:
+    """Lifts the soft limit on open files: its usual 1,024 is less than 1,000 clients need."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    def watch() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop.set)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -1,0 +1,151 @@
+"""Everything that a simulation needs to ask models: import it from here.
+
+Each name is loaded when it is first used, so that importing this package
+loads no SDK, no event loop and no store.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinytroupe.llm.client import AsyncClient, Client, ClientDefaults, Outcome
+    from tinytroupe.llm.errors import (
+        AuthenticationFailed,
+        BadRequest,
+        BudgetExceeded,
+        CacheMiss,
+        ConfigError,
+        ConnectionFailed,
+        ContentFiltered,
+        ContextTooLong,
+        InvalidRequestError,
+        LLMAPIError,
+        LLMConnectionError,
+        LLMError,
+        MalformedResponse,
+        ModelNotFound,
+        NonTerminalError,
+        ParseError,
+        QuotaExhausted,
+        RateLimited,
+        ReplayMiss,
+        ServerFault,
+        StoreError,
+        TemplateError,
+        TimedOut,
+    )
+    from tinytroupe.llm.messages import Message
+    from tinytroupe.llm.meter import CallRecord, Meter, Totals
+    from tinytroupe.llm.request import (
+        Attempt,
+        Call,
+        CallOptions,
+        Request,
+        RetryPolicy,
+        chat_request,
+        completion_request,
+        embedding_request,
+    )
+    from tinytroupe.llm.response import Response, Usage, parse_response
+    from tinytroupe.llm.store.disk import DiskStore
+    from tinytroupe.llm.store.entry import Entry, Store
+    from tinytroupe.llm.store.memory import MemoryStore
+    from tinytroupe.llm.transports.azure import AzureTransport
+    from tinytroupe.llm.transports.openai import OpenAITransport
+    from tinytroupe.llm.transports.rehearsal import Fault, Rehearsal, RehearsalTransport
+    from tinytroupe.llm.transports.transport import Transport
+
+__all__ = [
+    "AsyncClient",
+    "Attempt",
+    "AuthenticationFailed",
+    "AzureTransport",
+    "BadRequest",
+    "BudgetExceeded",
+    "CacheMiss",
+    "Call",
+    "CallOptions",
+    "CallRecord",
+    "Client",
+    "ClientDefaults",
+    "ConfigError",
+    "ConnectionFailed",
+    "ContentFiltered",
+    "ContextTooLong",
+    "DiskStore",
+    "Entry",
+    "Fault",
+    "InvalidRequestError",
+    "LLMAPIError",
+    "LLMConnectionError",
+    "LLMError",
+    "MalformedResponse",
+    "MemoryStore",
+    "Message",
+    "Meter",
+    "ModelNotFound",
+    "NonTerminalError",
+    "OpenAITransport",
+    "Outcome",
+    "ParseError",
+    "QuotaExhausted",
+    "RateLimited",
+    "Rehearsal",
+    "RehearsalTransport",
+    "ReplayMiss",
+    "Request",
+    "Response",
+    "RetryPolicy",
+    "ServerFault",
+    "Store",
+    "StoreError",
+    "TemplateError",
+    "TimedOut",
+    "Totals",
+    "Transport",
+    "Usage",
+    "chat_request",
+    "completion_request",
+    "embedding_request",
+    "parse_response",
+]
+
+_ROOMS: dict[str, tuple[str, ...]] = {
+    "client": ("AsyncClient", "Client", "ClientDefaults", "Outcome"),
+    "messages": ("Message",),
+    "meter": ("CallRecord", "Meter", "Totals"),
+    "request": (
+        "Attempt",
+        "Call",
+        "CallOptions",
+        "Request",
+        "RetryPolicy",
+        "chat_request",
+        "completion_request",
+        "embedding_request",
+    ),
+    "response": ("Response", "Usage", "parse_response"),
+    "store.disk": ("DiskStore",),
+    "store.entry": ("Entry", "Store"),
+    "store.memory": ("MemoryStore",),
+    "transports.azure": ("AzureTransport",),
+    "transports.openai": ("OpenAITransport",),
+    "transports.rehearsal": ("Fault", "Rehearsal", "RehearsalTransport"),
+    "transports.transport": ("Transport",),
+}
+"""Where each name lives; what is not listed is an error, and lives in `errors`."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = next((room for room, names in _ROOMS.items() if name in names), "errors")
+    value = getattr(import_module(f"{__name__}.{room}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

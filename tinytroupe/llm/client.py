@@ -24,6 +24,7 @@ from tinytroupe.llm.layers.cache import Cache, cached
 from tinytroupe.llm.layers.flight import Flight, shared
 from tinytroupe.llm.layers.handler import AttemptHandler, Handler
 from tinytroupe.llm.layers.limit import Gate, limited
+from tinytroupe.llm.layers.replay import get_active, recorded
 from tinytroupe.llm.layers.retry import retried
 from tinytroupe.llm.meter import Meter, metered
 from tinytroupe.llm.request import (
@@ -36,6 +37,7 @@ from tinytroupe.llm.request import (
     embedding_request,
 )
 from tinytroupe.llm.response import Response
+from tinytroupe.llm.rules.lanes import current_branch
 from tinytroupe.llm.rules.parameters import adapt_request
 from tinytroupe.llm.runtime import AsyncioRuntime, BlockingRuntime, Runtime, run
 from tinytroupe.llm.store.entry import Store
@@ -78,6 +80,7 @@ def build_chain(
     handler = retried(attempt, defaults.retry, defaults.timeout_seconds, random.random, runtime)
     handler = cached(handler, cache)
     handler = shared(handler, flight, cache, runtime)
+    handler = recorded(handler, runtime)
     return metered(handler, meter, runtime)
 
 
@@ -125,11 +128,21 @@ def _prepare(call: Call | Request, defaults: ClientDefaults, runtime: Runtime) -
     request, notes = adapt_request(call.request)
     for note in notes:
         logger.debug("For %s, %s", request.model, note)
+    if request is not call.request:
+        call = replace(call, request=request)
     allowed = call.options.deadline_seconds or defaults.deadline_seconds
-    if request is call.request and allowed is None:
+    if allowed is not None:
+        call = replace(call, expires_at=runtime.now() + allowed)
+    session = get_active()
+    return session.place(call) if session is not None else _name_lane(call)
+
+
+def _name_lane(call: Call) -> Call:
+    """Returns the call with the lane that is open around it, for the meter."""
+    branch = current_branch.get()
+    if branch is None or not branch.name or call.options.lane:
         return call
-    expires_at = None if allowed is None else runtime.now() + allowed
-    return replace(call, request=request, expires_at=expires_at)
+    return replace(call, options=replace(call.options, lane=branch.name))
 
 
 _chains: weakref.WeakSet[_Chain] = weakref.WeakSet()
@@ -296,9 +309,13 @@ class AsyncClient(_Chain):
         """
         numbered = enumerate(calls)
         outcomes: dict[int, Outcome] = {}
+        branch = current_branch.get()
+        group = branch.spawn() if branch is not None else None
 
         async def work() -> None:
             for index, call in numbered:
+                # Which worker takes a call is chance; its index is not.
+                current_branch.set(group.number(index) if group is not None else None)
                 try:
                     outcomes[index] = await self.send(call)
                 except LLMError as error:

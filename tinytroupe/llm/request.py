@@ -232,6 +232,22 @@ class CallOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Which call of a run this is: the same in every run that does the same."""
+
+    branch: str
+    """The path of the branch that asks."""
+    lane: str
+    """How people call it."""
+    sample: int
+    """The n-th time, from 0, that this branch asks this request."""
+    order: int
+    """The n-th call of this branch, from 0."""
+    ambiguous: bool = False
+    """Whether the branch takes work from a queue that others take work from too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A request and how it is asked."""
 
@@ -239,12 +255,18 @@ class Call:
     options: CallOptions = field(default_factory=CallOptions)
     expires_at: float | None = None
     """When the whole call is given up, by the runtime's clock; set by the client."""
+    position: Position | None = None
+    """Where in the active run this call is; None outside of runs."""
+    draw: str = ""
+    """Which of a run's independent draws this is; empty where draws are shared."""
 
     @property
     def key(self) -> str:
-        """The name of the entry in the store: the digest, and the sample if not the first."""
-        digest = self.request.digest
-        return f"{digest}.{self.options.sample}" if self.options.sample else digest
+        """The name of the entry in the store: the digest, and what tells draws of it apart."""
+        key = self.request.digest
+        if self.draw:
+            key += f".{self.draw}"
+        return f"{key}.{self.options.sample}" if self.options.sample else key
 
 
 @dataclass(frozen=True, slots=True)

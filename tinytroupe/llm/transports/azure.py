@@ -14,7 +14,6 @@ from tinytroupe.llm.transports.openai import (
     AsyncSDK,
     OpenAITransport,
     SyncSDK,
-    make_async_http_client,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ class AzureTransport(OpenAITransport):
 
     def _connect_async(self) -> AsyncSDK:
         import openai
+
+        from tinytroupe.llm.transports.async_connections import make_async_http_client
 
         settings = self._make_settings()
         if "api_key" not in settings:

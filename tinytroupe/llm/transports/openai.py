@@ -87,6 +87,7 @@ class OpenAITransport:
     async def asend(self, attempt: Attempt) -> Response:
         path = self._find_path(attempt)
         sdk = self._given_async_sdk or await self._get_async_sdk()
+        await _hear_out_the_sockets()
         started = time.monotonic()
         try:
             reply = await _within(
@@ -167,6 +168,8 @@ class OpenAITransport:
     def _connect_async(self) -> AsyncSDK:
         import openai
 
+        from tinytroupe.llm.transports.async_connections import make_async_http_client
+
         return openai.AsyncOpenAI(
             api_key=self._find_key(),
             base_url=self._base_url,
@@ -187,16 +190,6 @@ class OpenAITransport:
         )
 
 
-def make_async_http_client() -> Any:
-    """Returns the SDK's aiohttp client without a limit on connections."""
-    import httpx2
-    import openai
-
-    # None would silently mean aiohttp's own limit of 100; 0 means none.
-    limits = httpx2.Limits(max_connections=0, keepalive_expiry=30.0)
-    return openai.DefaultAioHttpClient(limits=limits)
-
-
 def _make_arguments(attempt: Attempt) -> dict[str, Any]:
     import httpx2
 
@@ -209,6 +202,14 @@ def _make_arguments(attempt: Attempt) -> dict[str, Any]:
             "max_retries": 0,
         },
     }
+
+
+async def _hear_out_the_sockets() -> None:
+    # What a server sent, or that it hung up, while the loop was busy elsewhere is noticed
+    # only when the loop looks at its sockets: once to see it, once more to act on it. Before
+    # that an idle connection still looks good, and a stray answer would be taken for ours.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> Any:
@@ -233,6 +234,7 @@ def map_sdk_error(error: Exception, timeout_seconds: float | None = None) -> LLM
         Exception: The error itself, when it is none of the SDK's: a bug must not
             look like a network fault.
     """
+    import httpcore2
     import httpx2
     import openai
 
@@ -241,12 +243,14 @@ def map_sdk_error(error: Exception, timeout_seconds: float | None = None) -> LLM
     if isinstance(error, openai.APIStatusError):
         reply = error.response
         return classify_failure(reply.status_code, reply.headers, reply.content, time.time())
-    if isinstance(error, (*_TIMEOUTS, openai.APITimeoutError, httpx2.TimeoutException)):
-        allowed = f" within {timeout_seconds:g} s" if timeout_seconds else " in time"
-        return TimedOut(f"the endpoint{_name_address(error)} did not answer{allowed}")
-    if isinstance(error, (openai.APIConnectionError, httpx2.HTTPError)):
+    if isinstance(error, (*_TIMEOUTS, openai.APIConnectionError, httpx2.HTTPError)):
+        reason = _find_reason(error)
+        if isinstance(reason, (*_TIMEOUTS, httpcore2.TimeoutException)):
+            allowed = f" within {timeout_seconds:g} s" if timeout_seconds else " in time"
+            return TimedOut(f"the endpoint{_name_address(error)} did not answer{allowed}")
         return ConnectionFailed(
-            f"the connection to the endpoint{_name_address(error)} failed: {_name_reason(error)}"
+            f"the connection to the endpoint{_name_address(error)} failed: "
+            f"{str(reason) or type(reason).__name__}"
         )
     if isinstance(error, openai.OpenAIError):
         return ConfigError(f"the endpoint is not set up: {error}")
@@ -258,9 +262,12 @@ def _name_address(error: BaseException) -> str:
     return f" at {url.scheme}://{url.netloc.decode()}" if url is not None else ""
 
 
-def _name_reason(error: BaseException) -> str:
-    """Returns the innermost reason: the SDK's own message is only "Connection error."."""
-    reason = error
-    while reason.__cause__ is not None:
-        reason = reason.__cause__
-    return str(reason) or type(reason).__name__
+def _find_reason(error: BaseException) -> BaseException:
+    """Returns the innermost cause.
+
+    The SDK's own message is only "Connection error.", and its aiohttp backend
+    calls a connection that was reset a time-out.
+    """
+    while error.__cause__ is not None and not isinstance(error, _TIMEOUTS):
+        error = error.__cause__
+    return error

@@ -27,6 +27,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "tinytroupe.__main__",
         "tinytroupe.cli.*",
         "tinytroupe.llm",
+        "tinytroupe.llm.process",
     ),
     6: ("tinytroupe.llm.talk.*",),
     5: ("tinytroupe.llm.config.*",),
@@ -45,6 +46,15 @@ FLOORS: dict[int, tuple[str, ...]] = {
 }
 """`room.*` is a folder with all its modules; every other name is one module."""
 
+ONE_ROOM = (
+    "tinytroupe.cli.*",
+    "tinytroupe.llm.talk.*",
+    "tinytroupe.llm.config.*",
+    "tinytroupe.llm.transports.rehearsal.*",
+    "tinytroupe.llm.store.*",
+)
+"""Folders that are one part in several files, which may use each other, though not in a circle."""
+
 SIDEWAYS: dict[tuple[str, str], str] = {
     ("tinytroupe.llm.canonical", "tinytroupe.llm.errors"): "what cannot be written is an error",
     ("tinytroupe.llm.messages", "tinytroupe.llm.canonical"): "a message holds JSON",
@@ -54,11 +64,21 @@ SIDEWAYS: dict[tuple[str, str], str] = {
     ("tinytroupe.llm.request", "tinytroupe.llm.messages"): "a request holds messages",
     ("tinytroupe.llm.response", "tinytroupe.llm.errors"): "a response refuses what is not one",
     ("tinytroupe.llm.response", "tinytroupe.llm.request"): "a response has the request's kind",
-    ("tinytroupe.llm.store.*", "tinytroupe.llm.store.entry"): "every store keeps entries",
+    ("tinytroupe.llm.rules.classify", "tinytroupe.llm.rules.backoff"): "an error tells the wait",
     ("tinytroupe.llm.layers.*", "tinytroupe.llm.layers.handler"): "every layer wraps a handler",
+    ("tinytroupe.llm.layers.flight", "tinytroupe.llm.layers.cache"): "who leads looks once more",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.transport"): "what all promise",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.wire"): "between calls and HTTP",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.connections"): "deadlines hold",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.async_connections"): "the same",
+    ("tinytroupe.llm.transports.azure", "tinytroupe.llm.transports.openai"): "the same API",
+    ("tinytroupe.llm.transports.overridden", "tinytroupe.llm.transports.openai"): "its errors",
     ("tinytroupe.llm.client", "tinytroupe.llm.meter"): "the meter is the outermost layer",
+    ("tinytroupe.__main__", "tinytroupe.cli"): "python -m tinytroupe is the command",
+    ("tinytroupe.utils", "tinytroupe.openai_utils"): "both doors share the process's templates",
+    ("tinytroupe.openai_utils", "tinytroupe.llm.process"): "the process-wide state",
 }
-"""Imports on one floor that are allowed, and why."""
+"""Other imports on one floor that are allowed, and why."""
 
 COLOURED = ("asyncio", "time", "sched", "selectors")
 MAY_BE_COLOURED = ("tinytroupe.llm.runtime", "tinytroupe.llm.client", "tinytroupe.llm.transports.*")
@@ -70,8 +90,9 @@ UNSEEN_BY_RULES = (*UNSEEN_BY_LAYERS, "os", "io", "pathlib", "concurrent")
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "openai": ("tinytroupe.llm.transports.*",),
     "httpx2": ("tinytroupe.llm.transports.*",),
+    "httpcore2": ("tinytroupe.llm.transports.*",),
     "aiohttp": ("tinytroupe.llm.transports.*", "tinytroupe.cli.*"),
-    "orjson": ("tinytroupe.llm.*",),
+    "orjson": ("tinytroupe.llm.*", "tinytroupe.cli.*"),
     "diskcache": ("tinytroupe.llm.store.*",),
     "jinja2": ("tinytroupe.llm.talk.*",),
     "tiktoken": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
@@ -84,7 +105,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
 OPTIONAL = ("azure", "bpe_openai")
 """Packages of an extra; each has one module that knows how to do without it."""
 
-VAGUE_NAMES = {"utils", "util", "helper", "helpers", "common", "misc", "manager", "base"}
+VAGUE_NAMES = {"utils", "util", "helper", "helpers", "common", "misc", "base"}
 VAGUE_NAMES_OF_THE_DOORS = {"tinytroupe.utils"}
 
 MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_PARAMETERS = 60, 400, 8
@@ -151,7 +172,7 @@ def find_floor(module: str) -> int | None:
 def find_wrong_imports(imports: list[Import]) -> list[str]:
     """Returns a sentence for each import that goes up, or sideways without a reason."""
     wrong = []
-    for item in imports:
+    for item in dict.fromkeys(imports):
         own, other = find_floor(item.importer), find_floor(item.imported)
         if own is None or other is None or other < own or item.imported == item.importer:
             continue
@@ -164,6 +185,8 @@ def find_wrong_imports(imports: list[Import]) -> list[str]:
 
 def is_allowed_sideways(item: Import) -> bool:
     return any(
+        matches(item.importer, (room,)) and matches(item.imported, (room,)) for room in ONE_ROOM
+    ) or any(
         matches(item.importer, (importer,)) and matches(item.imported, (imported,))
         for importer, imported in SIDEWAYS
     )

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tinytroupe.llm.talk.templates import Templates, compose_messages
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 PERSONAS = sorted((EXAMPLES / "personas").glob("*.json"))
@@ -156,7 +158,8 @@ def test_each_persona_hears_the_others(tmp_path: Path) -> None:
     assert [question.task for question in questions] == ["reaction"] * 3
     for question, persona in zip(questions, personas, strict=True):
         call, values = question.prepare(0)
-        system, user = call._compose(values)
+        names = call.system_template_name, call.user_template_name
+        system, user = compose_messages(Templates([ROOT / "prompts"]), *names, values)
         assert persona["name"] in system["content"]
         assert all(opinion["thinks"] in system["content"] for opinion in persona["opinions"])
         assert "{{" not in system["content"] + user["content"]

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import RehearseServer, find_dead_url
 
 from tinytroupe.llm.talk.templates import Templates, compose_messages
 
@@ -50,32 +50,10 @@ def hold(folder: Path, *options: object, **variables: str) -> tuple[str, dict[st
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
-    """A rehearsal server as a process of its own; its address."""
-    command = [sys.executable, "-m", "tinytroupe", "rehearse-server", "--port", "0", "--quiet"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://\S+", process.stdout.readline())
-            assert found is not None
-            yield found[0]
-        finally:
-            process.terminate()
-
-
-@pytest.fixture
-def endpoint(server: str) -> str:
-    """Where the server speaks OpenAI's API."""
-    return f"{server}/v1"
-
-
-@pytest.fixture
-def nowhere() -> str:
-    """An address at which nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+def server() -> Iterator[RehearseServer]:
+    """An endpoint without a model, over real HTTP."""
+    with RehearseServer() as server:
+        yield server
 
 
 def load_example(name: str = "focus_group") -> Any:
@@ -113,30 +91,28 @@ def test_second_run_buys_nothing(tmp_path: Path) -> None:
     assert stored["totals"]["usage"] == bought["totals"]["usage"]
 
 
-def test_second_run_over_http_needs_no_endpoint(
-    tmp_path: Path, endpoint: str, nowhere: str
-) -> None:
+def test_second_run_over_http_needs_no_endpoint(tmp_path: Path, server: RehearseServer) -> None:
     """What was asked over HTTP is answered from the disk when the endpoint is gone."""
-    variables = {"TINYTROUPE_API_TYPE": "openai", "TINYTROUPE_BASE_URL": endpoint}
+    variables = {"TINYTROUPE_API_TYPE": "openai", "TINYTROUPE_BASE_URL": server.base_url}
     first, bought = hold(tmp_path, "--personas", 3, **variables)
-    assert bought["totals"]["live_calls"] == 9
-    variables["TINYTROUPE_BASE_URL"] = nowhere
+    assert bought["totals"]["live_calls"] == server.count_requests() == 9
+    server.stop()
     second, stored = hold(tmp_path, "--personas", 3, **variables)
     assert second == first
     assert stored["totals"]["hits"] == 9
 
 
 def test_a_dead_endpoint_is_said_and_costs_no_answer(
-    tmp_path: Path, endpoint: str, nowhere: str
+    tmp_path: Path, server: RehearseServer
 ) -> None:
     """A run that loses its endpoint ends with one sentence, and the next one goes on from there."""
     variables = {
         "TINYTROUPE_API_TYPE": "openai",
-        "TINYTROUPE_BASE_URL": endpoint,
+        "TINYTROUPE_BASE_URL": server.base_url,
         "TINYTROUPE_MAX_ATTEMPTS": "1",
     }
     hold(tmp_path, "--personas", 2, "--rounds", 2, **variables)
-    broken = {**variables, "TINYTROUPE_BASE_URL": nowhere}
+    broken = {**variables, "TINYTROUPE_BASE_URL": find_dead_url() + "/v1"}
     ended = run("focus_group.py", "--personas", 2, "--rounds", 3, folder=tmp_path, **broken)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
@@ -230,15 +206,18 @@ def test_there_are_enough_personas() -> None:
 
 
 @pytest.mark.parametrize("where", ["nowhere", "compatible", "azure"])
-def test_the_demonstration_shows_what_it_says(tmp_path: Path, server: str, where: str) -> None:
+def test_the_demonstration_shows_what_it_says(
+    tmp_path: Path, server: RehearseServer, where: str
+) -> None:
     """`make demo` runs live, loses its endpoint, repeats the run from the cache, and says so."""
     variables = {
         "nowhere": {},
-        "compatible": {"BASE_URL": f"{server}/v1"},
-        "azure": {"AZURE_OPENAI_ENDPOINT": server, "AZURE_OPENAI_KEY": "key"},
+        "compatible": {"BASE_URL": server.base_url},
+        "azure": {"AZURE_OPENAI_ENDPOINT": server.url, "AZURE_OPENAI_KEY": "key"},
     }[where]
     variables["TINYTROUPE_API_TYPE"] = "openai"
     ended = run("demo.py", "--personas", 3, folder=tmp_path, **variables)
+    assert server.count_requests() == (0 if where == "nowhere" else 9)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ("REHEARSED" in ended.stdout) is (where == "nowhere")
     assert "refuses connections" in ended.stdout

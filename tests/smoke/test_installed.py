@@ -10,11 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import RehearseServer
 
 import tinytroupe
 from tinytroupe.llm import AsyncClient, Client, DiskStore, OpenAITransport, chat_request
@@ -63,21 +63,6 @@ def simulation(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[str]:
-    """A rehearsal server as a process of its own."""
-    command = [sys.executable, "-m", "tinytroupe", "rehearse-server", "--port", "0", "--quiet"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://\S+", process.stdout.readline())
-            assert found is not None
-            yield f"{found[0]}/v1"
-        finally:
-            process.terminate()
-
-
 def test_the_version_is_one() -> None:
     """The installed metadata and the package say the same version."""
     assert importlib.metadata.version("tinytroupe") == tinytroupe.__version__
@@ -120,17 +105,23 @@ def test_a_simulation_runs_and_repeats(simulation: Path) -> None:
     assert first[3] == second[3] > 50
 
 
-def test_both_clients_ask_over_http(endpoint: str, tmp_path: Path) -> None:
+def test_both_clients_ask_over_http(tmp_path: Path) -> None:
     """Blocking or awaited, an answer comes over HTTP once and then from the disk."""
+    with RehearseServer() as server:
+        ask_both_ways(server.base_url, tmp_path)
+        assert server.count_requests() == 2
+
+
+def ask_both_ways(endpoint: str, folder: Path) -> None:
     request = chat_request("gpt-4o-mini", [{"role": "user", "content": "Hello?"}])
 
     async def ask(store: DiskStore) -> Any:
         async with AsyncClient(OpenAITransport(base_url=endpoint), store) as client:
             return await client.send(request)
 
-    with Client(OpenAITransport(base_url=endpoint), DiskStore(tmp_path / "a")) as client:
+    with Client(OpenAITransport(base_url=endpoint), DiskStore(folder / "a")) as client:
         bought = client.send(request)
     assert bought.origin == "live"
-    assert asyncio.run(ask(DiskStore(tmp_path / "a"))).origin == "cache"
-    again = asyncio.run(ask(DiskStore(tmp_path / "b")))
+    assert asyncio.run(ask(DiskStore(folder / "a"))).origin == "cache"
+    again = asyncio.run(ask(DiskStore(folder / "b")))
     assert (again.origin, again.text) == ("live", bought.text)

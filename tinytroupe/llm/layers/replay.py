@@ -59,6 +59,8 @@ class Session:
     """Whether a replayed answer takes as long as the recorded one took."""
     foreign: Branch = field(default_factory=lambda: Branch(None, "/?", ""))
     """Where callers stand whose thread was started before the run."""
+    contested: set[str] = field(default_factory=set)
+    """Paths of branches whose calls cannot be told apart."""
     _lock: Lock = field(default_factory=Lock)
     _asked: dict[tuple[str, str], int] = field(default_factory=dict)
     _orders: dict[str, int] = field(default_factory=dict)
@@ -80,7 +82,10 @@ class Session:
             asked = (branch.path, call.request.digest)
             sample = self._asked[asked] = self._asked.get(asked, -1) + 1
             order = self._orders[branch.path] = self._orders.get(branch.path, -1) + 1
-        position = Position(branch.path, branch.lane, sample, order, branch.is_ambiguous())
+        ambiguous = branch.is_ambiguous()
+        if ambiguous:
+            self.contested.add(branch.path)
+        position = Position(branch.path, branch.lane, sample, order, ambiguous)
         if options.lane != branch.lane:
             options = replace(options, lane=branch.lane)
         draw = _name_draw(position) if self.samples == "lane" else ""

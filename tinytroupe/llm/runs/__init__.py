@@ -1,0 +1,1 @@
+"""A run as an artefact: recorded, replayed, forked, explained and compared."""

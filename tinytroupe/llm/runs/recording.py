@@ -1,0 +1,200 @@
+"""A recorded run, read from its tape, and how its answers are found again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from tinytroupe.llm.canonical import KEY_SCHEMA
+from tinytroupe.llm.errors import ReplayMiss, StoreError
+from tinytroupe.llm.request import Call, Position
+from tinytroupe.llm.store.tape import TapeReader
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Where one recorded call stands; its contents stay on the tape until they are asked for."""
+
+    number: int
+    """Its line on the tape, from 1."""
+    offset: int
+    length: int
+    branch: str
+    lane: str
+    digest: str
+    sample: int
+    order: int
+    """The n-th call of its branch, from 0."""
+
+
+class Recording:
+    """All calls of a tape, in the order in which they ended.
+
+    Args:
+        path: The tape.
+
+    Raises:
+        StoreError: It is no tape, was changed after it was recorded, or was
+            recorded with other keys.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._reader = TapeReader(path)
+        self.header = self._reader.header
+        self._check_keys()
+        self.takes: list[Take] = []
+        self.contested: set[str] = set()
+        """Paths of branches that shared a queue, so that nothing tells whose calls theirs were."""
+        self.ended = False
+        """Whether the recording was ended in order, not killed."""
+        self._read_lines()
+        self.cut = self._reader.scan.cut
+        """Whether the last event was lost when the recording was killed."""
+
+    def _check_keys(self) -> None:
+        schema = self.header.get("key_schema")
+        if schema != KEY_SCHEMA:
+            raise StoreError(
+                f"the tape {self.path} was recorded with key schema {schema} and this version has "
+                f"{KEY_SCHEMA}, so its calls cannot be found again; replay it with tinytroupe "
+                f"{self.header.get('tinytroupe')}, or record the run again"
+            )
+
+    def _read_lines(self) -> None:
+        names: dict[str, str] = {}
+        for line in self._reader.lines():
+            if not line.intact:
+                raise StoreError(
+                    f"line {line.number} of the tape {self.path} was changed after it was "
+                    "recorded, so the tape cannot be trusted; `tinytroupe runs verify` tells more"
+                )
+            event = line.event
+            if event["event"] == "ended":
+                self.ended = True
+                self.contested.update(event["contested"])
+            elif event["event"] == "call":
+                branch = names.setdefault(event["branch"], event["branch"])
+                lane = names.setdefault(event["lane"], event["lane"])
+                if event["ambiguous"]:
+                    self.contested.add(branch)
+                self.takes.append(
+                    Take(
+                        line.number,
+                        line.offset,
+                        line.length,
+                        branch,
+                        lane,
+                        event["digest"],
+                        event["sample"],
+                        event["order"],
+                    )
+                )
+
+    def read(self, take: Take) -> dict[str, Any]:
+        """Returns the whole event of a call."""
+        return self._reader.read(take.offset, take.length)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yields the whole events of all calls, in order."""
+        return (self.read(take) for take in self.takes)
+
+
+GoesLive = Callable[[Take], bool]
+"""Tells whether a recorded call is past the point up to which its answer counts."""
+
+
+class Player:
+    """Finds the recorded answer of each call, at most once. Safe to use from many threads.
+
+    A call is found by its branch, its request and how often the branch asked
+    it before. Where the branch is unknown, or takes work from a shared queue,
+    the request alone decides, and only where there is nothing to decide: one
+    recording, or several with the same answer.
+
+    Args:
+        recording: The tape.
+        may_go_live: Whether a call without a recorded answer goes to the endpoint.
+        goes_live: Which recorded calls do not count.
+        replaced: Take number → the event that stands in its place.
+        on_miss: Is told every call that has no answer, before the error is raised.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        may_go_live: bool = False,
+        goes_live: GoesLive | None = None,
+        replaced: dict[int, dict[str, Any]] | None = None,
+        on_miss: Callable[[Call, str], ReplayMiss] | None = None,
+    ) -> None:
+        self.recording = recording
+        self._may_go_live = may_go_live
+        self._goes_live = goes_live
+        self._replaced = replaced or {}
+        self._on_miss = on_miss
+        self._lock = Lock()
+        self._exact: dict[tuple[str, str, int], int] = {}
+        self._alike: dict[str, list[int]] = {}
+        self._played = bytearray(len(recording.takes))
+        for index, take in enumerate(recording.takes):
+            self._exact[(take.branch, take.digest, take.sample)] = index
+            self._alike.setdefault(take.digest, []).append(index)
+
+    def find(self, call: Call) -> dict[str, Any] | None:
+        """Returns the event that answers this call. See `Source`.
+
+        Raises:
+            ReplayMiss: There is none, and the call may not go live.
+        """
+        position = call.position
+        assert position is not None
+        digest = call.request.digest
+        with self._lock:
+            index, reason = self._choose(position, digest)
+            if index is not None:
+                self._played[index] = 1
+        if index is not None:
+            take = self.recording.takes[index]
+            if self._goes_live is not None and self._goes_live(take):
+                return None
+            return self._replaced.get(take.number) or self.recording.read(take)
+        if self._may_go_live:
+            return None
+        if self._on_miss is not None:
+            raise self._on_miss(call, reason)
+        raise ReplayMiss(reason, lane=position.lane, model=call.request.model)
+
+    def _choose(self, position: Position, digest: str) -> tuple[int | None, str]:
+        ambiguous = position.ambiguous or position.branch in self.recording.contested
+        if not ambiguous:
+            index = self._exact.get((position.branch, digest, position.sample))
+            if index is not None and not self._played[index]:
+                take = self.recording.takes[index]
+                if take.branch not in self.recording.contested:
+                    return index, ""
+        alike = self._alike.get(digest, [])
+        free = [index for index in alike if not self._played[index]]
+        if not free:
+            said = "its answer was already given to another call" if alike else "it was never asked"
+            return None, f"the tape holds no answer for this call: {said} when it was recorded"
+        if len(alike) == 1 or self._agree(alike):
+            return free[0], ""
+        return None, (
+            f"the tape holds {len(alike)} different answers to this request and nothing tells "
+            "which is this call's; name the agent with `with lane(name):`"
+        )
+
+    def _agree(self, alike: Sequence[int]) -> bool:
+        answers = (self.recording.read(self.recording.takes[index]) for index in alike)
+        contents = [(answer.get("response"), answer.get("error")) for answer in answers]
+        return all(content == contents[0] for content in contents)
+
+    def find_unplayed(self) -> list[Take]:
+        """Returns the recorded calls that were not asked for."""
+        takes = self.recording.takes
+        return [take for index, take in enumerate(takes) if not self._played[index]]

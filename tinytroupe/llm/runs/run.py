@@ -1,0 +1,302 @@
+"""Record a simulation, replay it exactly, resume it, or go on differently from any point."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+from tinytroupe.llm import spawns
+from tinytroupe.llm.errors import ConfigError, ReplayMiss
+from tinytroupe.llm.layers.replay import Resolver, Samples, Session, activate, get_active
+from tinytroupe.llm.request import Call
+from tinytroupe.llm.rules.lanes import Branch, current_branch
+from tinytroupe.llm.runs.divergence import Divergence, describe_divergence
+from tinytroupe.llm.runs.points import Point, find_point, replace_answers
+from tinytroupe.llm.runs.provenance import describe_run
+from tinytroupe.llm.runs.recording import Player, Recording, Take
+from tinytroupe.llm.store.tape import TapeWriter
+
+logger = logging.getLogger(__name__)
+
+Mode: TypeAlias = Literal["record", "replay", "fork"]
+
+
+class Run:
+    """One run of a simulation, while it is active in this process.
+
+    Make one with `Run.record`, `Run.replay` or `Run.fork`, and use it in a
+    `with` or `async with` block, or between `start` and `stop`. One run at a
+    time is active; every client of the process takes part in it.
+
+    Attributes:
+        divergences: Calls that a replay had no answer for, as they came.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        path: Path,
+        *,
+        open_player: Callable[[Run], Player | None],
+        open_writer: Callable[[], TapeWriter | None],
+        samples: Samples = "lane",
+        resolver: Resolver | None = None,
+        latency: bool = False,
+    ) -> None:
+        self.mode = mode
+        self.path = path
+        self.divergences: list[Divergence] = []
+        self._open_player = open_player
+        self._open_writer = open_writer
+        self._samples: Samples = samples
+        self._resolver = resolver
+        self._latency = latency
+        self._player: Player | None = None
+        self._writer: TapeWriter | None = None
+        self._session: Session | None = None
+
+    @classmethod
+    def record(
+        cls,
+        path: str | Path,
+        *,
+        resume: bool = False,
+        samples: Samples = "lane",
+        resolver: Resolver | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Records every call onto a new tape.
+
+        Args:
+            path: The tape.
+            resume: Go on with a tape that was cut off: what it holds is
+                replayed, and what follows is live and recorded.
+            samples: `lane`: agents that ask the same draw independently;
+                `shared`: one answer for all.
+            resolver: Names the agent that makes a call, where no lane is open.
+            settings: What the header tells of the settings, secrets removed.
+
+        Raises:
+            StoreError: On `start`: the tape exists and is not resumed, cannot
+                be written, or another process records into it.
+        """
+        tape = Path(path)
+
+        def open_player(run: Run) -> Player | None:
+            if not (resume and tape.exists() and tape.stat().st_size):
+                return None
+            return Player(Recording(tape), may_go_live=True)
+
+        return cls(
+            "record",
+            tape,
+            open_player=open_player,
+            open_writer=lambda: TapeWriter(tape, describe_run("record", settings), resume=resume),
+            samples=samples,
+            resolver=resolver,
+        )
+
+    @classmethod
+    def replay(
+        cls,
+        path: str | Path,
+        *,
+        latency: bool = False,
+        resolver: Resolver | None = None,
+    ) -> Run:
+        """Answers every call from the tape; opens no socket, needs no key.
+
+        Args:
+            path: The tape.
+            latency: Let each answer take as long as it took when it was recorded.
+            resolver: Names the agent that makes a call, where no lane is open.
+
+        Raises:
+            StoreError: On `start`: it is no tape, or not one that can be trusted.
+            ReplayMiss: From a call that was not recorded, and from `stop` where
+                the simulation swallowed such an error.
+        """
+        tape = Path(path)
+        return cls(
+            "replay",
+            tape,
+            open_player=lambda run: Player(Recording(tape), on_miss=run._note_miss),
+            open_writer=lambda: None,
+            resolver=resolver,
+            latency=latency,
+        )
+
+    @classmethod
+    def fork(
+        cls,
+        path: str | Path,
+        to: str | Path,
+        *,
+        at: Point | None = None,
+        replace: Mapping[str, str] | None = None,
+        resolver: Resolver | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Answers from one tape up to a point, goes live after it, and records all on another.
+
+        Args:
+            path: The tape to begin with.
+            to: The new tape.
+            at: Where to leave it: `lisa:3` (that lane's fourth call, counted
+                from 0), a lane's name (all its calls), a line of the tape (an
+                int), or a function of a `Take`. None: where calls differ.
+            replace: A call (`lisa:3`) → the text that stands for its answer.
+            resolver: Names the agent that makes a call, where no lane is open.
+            settings: What the header tells of the settings, secrets removed.
+
+        Raises:
+            StoreError: On `start`: one of the tapes cannot be used.
+            ConfigError: On `start`: the point or the replaced call does not exist.
+        """
+        source, target = Path(path), Path(to)
+
+        def open_player(run: Run) -> Player:
+            recording = Recording(source)
+            return Player(
+                recording,
+                may_go_live=True,
+                goes_live=find_point(recording, at) if at is not None else None,
+                replaced=replace_answers(recording, replace or {}),
+            )
+
+        def open_writer() -> TapeWriter:
+            origin = {
+                "path": str(source),
+                "at": at if isinstance(at, (str, int)) else None,
+                "replaced": dict(replace or {}),
+            }
+            return TapeWriter(target, {**describe_run("fork", settings), "forked_from": origin})
+
+        return cls(
+            "fork", target, open_player=open_player, open_writer=open_writer, resolver=resolver
+        )
+
+    def start(self) -> Run:
+        """Makes this run the active one. Opens its tapes.
+
+        Raises:
+            ConfigError: Another run is active.
+            StoreError: A tape cannot be used.
+        """
+        if get_active() is not None:
+            raise ConfigError("another run is active in this process; stop it first")
+        self._player = self._open_player(self)
+        self._writer = self._open_writer()
+        root = Branch(None, "", "")
+        self._session = Session(
+            root,
+            source=self._player,
+            sink=self._writer,
+            samples=self._samples,
+            resolver=self._resolver,
+            latency=self._latency,
+        )
+        current_branch.set(root)
+        activate(self._session)
+        spawns.install()
+        return self
+
+    def stop(self) -> None:
+        """Ends the run: nothing is patched any more, and the tape is closed.
+
+        Raises:
+            ReplayMiss: Calls of a replay had no answer: the first of them.
+        """
+        if self._session is None:
+            return
+        spawns.remove()
+        activate(None)
+        current_branch.set(None)
+        session, self._session = self._session, None
+        if self._writer is not None:
+            self._writer.append({"event": "ended", "contested": sorted(session.contested)})
+            self._writer.close()
+        if session.contested:
+            logger.warning(
+                "Calls of %s cannot be told apart, because their threads take work from a shared "
+                "queue; name the agent with `with lane(name):` to replay them exactly",
+                ", ".join(sorted(session.contested)),
+            )
+        unplayed = self.find_unplayed()
+        if unplayed and self.mode == "replay":
+            logger.warning(
+                "%d recorded calls were not asked for: %s", len(unplayed), _name(unplayed)
+            )
+
+    def find_unplayed(self) -> list[Take]:
+        """Returns the recorded calls that this run did not ask for."""
+        return self._player.find_unplayed() if self._player is not None else []
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """The first by the recorded order; later ones may be its consequences."""
+        return min(self.divergences, key=lambda one: one.place, default=None)
+
+    def _note_miss(self, call: Call, reason: str) -> ReplayMiss:
+        assert self._player is not None
+        divergence = describe_divergence(self._player, call, reason)
+        self.divergences.append(divergence)
+        return divergence.to_error()
+
+    def _finish(self, error: BaseException | None) -> None:
+        self.stop()
+        first = self.first_divergence
+        if first is not None and error is None:
+            raise first.to_error()
+
+    def __enter__(self) -> Run:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._finish(error)
+
+    async def __aenter__(self) -> Run:
+        return self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._finish(error)
+
+
+def _name(takes: list[Take]) -> str:
+    shown = ", ".join(f"{take.lane}:{take.order}" for take in takes[:5])
+    return shown + (", …" if len(takes) > 5 else "")
+
+
+@contextmanager
+def lane(name: str) -> Iterator[None]:
+    """Names who is asking, for all calls made inside, and what is started inside.
+
+    Entering the same name again goes on with the same lane. Below a thread
+    that takes its work from a queue a name stands for itself, so that it is the
+    same whichever worker took the work. Works with and without an active run.
+    """
+    if not name or not name.strip("/"):
+        raise ConfigError("a lane needs a name")
+    session = get_active()
+    branch = current_branch.get()
+    if branch is None:
+        branch = session.foreign if session is not None else Branch(None, "", "")
+    token = current_branch.set(branch.enter(name.strip("/")))
+    try:
+        yield
+    finally:
+        current_branch.reset(token)

@@ -31,9 +31,9 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     6: ("tinytroupe.llm.talk.*",),
     5: ("tinytroupe.llm.config.*",),
-    4: ("tinytroupe.llm.client", "tinytroupe.llm.meter"),
+    4: ("tinytroupe.llm.client", "tinytroupe.llm.meter", "tinytroupe.llm.runs.*"),
     3: ("tinytroupe.llm.layers.*", "tinytroupe.llm.transports.*"),
-    2: ("tinytroupe.llm.runtime", "tinytroupe.llm.store.*"),
+    2: ("tinytroupe.llm.runtime", "tinytroupe.llm.spawns", "tinytroupe.llm.store.*"),
     1: ("tinytroupe.llm.rules.*",),
     0: (
         "tinytroupe.llm.response",
@@ -52,6 +52,7 @@ ONE_ROOM = (
     "tinytroupe.llm.config.*",
     "tinytroupe.llm.transports.rehearsal.*",
     "tinytroupe.llm.store.*",
+    "tinytroupe.llm.runs.*",
 )
 """Folders that are one part in several files, which may use each other, though not in a circle."""
 
@@ -81,7 +82,12 @@ SIDEWAYS: dict[tuple[str, str], str] = {
 """Other imports on one floor that are allowed, and why."""
 
 COLOURED = ("asyncio", "time", "sched", "selectors")
-MAY_BE_COLOURED = ("tinytroupe.llm.runtime", "tinytroupe.llm.client", "tinytroupe.llm.transports.*")
+MAY_BE_COLOURED = (
+    "tinytroupe.llm.runtime",
+    "tinytroupe.llm.spawns",
+    "tinytroupe.llm.client",
+    "tinytroupe.llm.transports.*",
+)
 """Besides floor 7: the modules that know whether they run under an event loop."""
 
 UNSEEN_BY_LAYERS = ("random", "threading", "socket", "subprocess")

@@ -28,8 +28,17 @@ HEAVY = (
     "requests",
 )
 
-LOADED_LATE = ("tinytroupe.llm.transports.connections",)
-"""Modules that build on an SDK, and that others import inside the function that first needs it."""
+LOADED_LATE = (
+    "tinytroupe.cli.rehearse_http",
+    "tinytroupe.cli.rehearse_process",
+    "tinytroupe.llm.store.database",
+    "tinytroupe.llm.store.reader",
+    "tinytroupe.llm.store.writer",
+    "tinytroupe.llm.talk.jinja",
+    "tinytroupe.llm.transports.async_connections",
+    "tinytroupe.llm.transports.connections",
+)
+"""Modules that build on a heavy package; others import them in the function that needs them."""
 
 WATCH = """
 import importlib, json, os, sys, sysconfig, threading

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import threading
 
 from tinytroupe.cli.rehearse_http import RehearsalServer, ServerSettings
+from tinytroupe.llm.rules.tokens import count_text
 
 BACKLOG = 4096
+WARMED_MODEL = "gpt-4o"
 
 
 def serve(settings: ServerSettings) -> None:
@@ -37,11 +40,14 @@ async def _serve(settings: ServerSettings) -> None:
     )
     host, port = listener.sockets[0].getsockname()[:2]
     print(f"rehearsal server on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    # The first count of tokens loads an encoding, half a second that no request should wait for.
+    warming = loop.run_in_executor(None, count_text, "", WARMED_MODEL)
     if settings.exit_with_parent:
         _watch_parent(loop, stop)
     await stop.wait()
     listener.close()
     await server.shut_down()
+    await warming
 
 
 def _allow_many_connections() -> None:
@@ -59,7 +65,8 @@ def _allow_many_connections() -> None:
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not `sys.stdin`: a thread that waits in its lock would abort the interpreter's exit.
+        while os.read(sys.stdin.fileno(), 4096):
             pass
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(stop.set)

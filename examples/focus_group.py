@@ -291,10 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 statements = hold_in_threads(group, chosen.workers, tick)
         totals = client().meter.summarize("lane")
-    except LLMError as error:
+    except (LLMError, KeyboardInterrupt) as error:
         print(f"The focus group ended early. {error}", file=sys.stderr)
         print("Every answer so far is kept: run it again to go on from there.", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, LLMError) else 130
     transcript = write_transcript(group, statements)
     if chosen.output:
         chosen.output.write_text(transcript, encoding="utf-8")

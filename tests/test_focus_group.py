@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,6 +121,37 @@ def test_a_dead_endpoint_is_said_and_costs_no_answer(
     assert "run it again" in ended.stderr
     _, report = hold(tmp_path, "--personas", 2, "--rounds", 3, **variables)
     assert (report["totals"]["hits"], report["totals"]["live_calls"]) == (2, 4)
+
+
+def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(tmp_path: Path) -> None:
+    """After Ctrl-C half-way, the next run buys exactly what is missing."""
+    with RehearseServer("--latency", "0.2") as server:
+        settings = {
+            "TINYTROUPE_API_TYPE": "openai",
+            "TINYTROUPE_BASE_URL": server.base_url,
+            "TINYTROUPE_CACHE_FILE_NAME": str(tmp_path / "cache"),
+        }
+        command = [sys.executable, str(EXAMPLES / "focus_group.py"), "--workers", "2"]
+        with subprocess.Popen(
+            [*command, "--personas", "3"],
+            cwd=tmp_path,
+            env={**os.environ, **settings},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            while server.count_requests() < 4:
+                assert running.poll() is None
+            running.send_signal(signal.SIGINT)
+            said = running.communicate(timeout=60)[1]
+        assert running.returncode == 130
+        assert "run it again" in said
+        assert "Traceback" not in said
+        bought = server.count_requests()
+        assert bought < 9
+        _, report = hold(tmp_path, "--personas", 3, "--workers", 2, **settings)
+        assert report["totals"]["hits"] == bought
+        assert server.count_requests() == 9
 
 
 def test_each_persona_hears_the_others(tmp_path: Path) -> None:

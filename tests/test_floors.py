@@ -74,6 +74,7 @@ SIDEWAYS: dict[tuple[str, str], str] = {
     ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.async_connections"): "the same",
     ("tinytroupe.llm.transports.azure", "tinytroupe.llm.transports.openai"): "the same API",
     ("tinytroupe.llm.transports.overridden", "tinytroupe.llm.transports.openai"): "its errors",
+    ("tinytroupe.llm.transports.overridden", "tinytroupe.llm.transports.raw_calls"): "its calls",
     ("tinytroupe.llm.client", "tinytroupe.llm.meter"): "the meter is the outermost layer",
     ("tinytroupe.__main__", "tinytroupe.cli"): "python -m tinytroupe is the command",
     ("tinytroupe.utils", "tinytroupe.openai_utils"): "both doors share the process's templates",

@@ -164,6 +164,7 @@ def test_a_log_level_is_known_in_any_case(tmp_path, level):
         ("MODEL", '"gpt-4o"', "stands in quotes"),
         ("MODEL", "gpt 4o", "holds a space"),
         ("CACHE_FILE_NAME", "a\0b", "NUL"),
+        ("BASE_URL", "localhost:11434/v1", "an address that begins with http:// or https://"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place(tmp_path, key, text, said):
@@ -172,6 +173,12 @@ def test_a_wrong_value_is_refused_with_its_place(tmp_path, key, text, said):
     assert message.startswith(f"{tmp_path}/config.ini:3: {key} is ")
     assert said in message
     assert repr(text)[1:-1] in message
+
+
+def test_a_wrong_address_is_shown_without_its_password(tmp_path):
+    """An address is masked in the error, too."""
+    message = refuse(tmp_path, "[OpenAI]\nBASE_URL=htp://me:hunter2@host/v1\n")
+    assert "'htp://***@host/v1', which is no such address" in message
 
 
 def test_a_wrong_value_in_the_environment_names_the_variable(tmp_path):

@@ -253,8 +253,11 @@ class OpenAIClient(RawCalls):
         return OpenAITransport(key.reveal() if key else None, settings.base_url)
 
     def _make_own_transport(self, settings: Settings) -> Transport:
+        from tinytroupe.llm.transports.overridden import wrap_transport
+
         self._forget_sdk()
-        return self._wrap_transport(self._make_transport(settings), OpenAIClient._setup_from_config)
+        usual = self._make_transport(settings)
+        return wrap_transport(self, usual, OpenAIClient._setup_from_config)
 
 
 class AzureClient(OpenAIClient):

@@ -81,7 +81,8 @@ class ProcessState:
             self._forced = {**self._forced, name: value}
             if self._settings is not None:
                 self._settings = self._settings.overlay({name: value})
-                _apply_log_level(self._settings)
+                if name == "loglevel":
+                    _apply_log_level(self._settings)
 
     def get_parser(self) -> ConfigParser:
         """Returns the settings in effect as a `ConfigParser`; the same one until they change."""

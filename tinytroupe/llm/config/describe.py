@@ -32,7 +32,7 @@ def write_template() -> str:
         lines += ["", f"[{section}]", *_comment(_SECTION_DOCS[section])]
         for setting in settings:
             allowed = setting.allowed[0].upper() + setting.allowed[1:]
-            is_text = setting.kind in ("text", "name")
+            is_text = setting.kind in ("text", "name", "address")
             doc = setting.doc if is_text else f"{setting.doc} {allowed}."
             lines += ["", *_comment(doc)]
             lines.append(f"{setting.key}={setting.to_text(setting.default)}")

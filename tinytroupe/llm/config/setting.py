@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tinytroupe.llm.errors import ConfigError
 
 Value: TypeAlias = "str | int | float | bool | None"
-Kind: TypeAlias = Literal["text", "name", "whole number", "number", "switch", "choice"]
+Kind: TypeAlias = Literal["text", "name", "address", "whole number", "number", "switch", "choice"]
 
 ENVIRONMENT_PREFIX = "TINYTROUPE_"
 
@@ -90,6 +90,7 @@ class Setting:
         words = {
             "text": "a text",
             "name": "a text without spaces and quotes",
+            "address": "an address that begins with http:// or https://",
             "switch": "True or False",
             "choice": "one of " + ", ".join((*self.choices, *map(str, self.switch_words))),
         }
@@ -142,12 +143,15 @@ class Setting:
             raise self._refuse(value, "holds a NUL character")
         if value[0] in _QUOTES and value[-1] in _QUOTES:
             raise self._refuse(value, "stands in quotes")
-        if self.kind == "name" and any(letter.isspace() or letter in _QUOTES for letter in value):
+        if self.kind != "text" and any(letter.isspace() or letter in _QUOTES for letter in value):
             raise self._refuse(value, "holds a space or a quote")
+        if self.kind == "address" and not value.lower().startswith(("http://", "https://")):
+            raise self._refuse(value, "is no such address")
         return value
 
-    def _refuse(self, value: object, reason: str) -> ConfigError:
-        shown = repr(value)
+    def _refuse(self, value: Any, reason: str) -> ConfigError:
+        is_address = self.kind == "address" and isinstance(value, str)
+        shown = repr(mask_url(value) if is_address else value)
         shown = shown if len(shown) <= 80 else shown[:79] + "…"
         hint = ""
         if isinstance(value, str) and (" #" in value or " ;" in value):
@@ -155,3 +159,13 @@ class Setting:
         return ConfigError(
             f"{self.key} is {shown}, which {reason}; it must be {self.allowed}{hint}"
         )
+
+
+def mask_url(url: str) -> str:
+    """Hides a user name, a password and a query in an address."""
+    # Not taken apart by a parser: a password with a stray `/` or `#` would come through.
+    scheme, slashes, rest = url.partition("//")
+    credentials, _, place = rest.rpartition("@")
+    shown = place.partition("#")[0]
+    shown, question, _ = shown.partition("?")
+    return f"{scheme}{slashes}{'***@' if credentials else ''}{shown}{'?***' if question else ''}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from tinytroupe.llm.config.setting import mask_url as mask_url
 from tinytroupe.llm.config.table import SETTINGS
 from tinytroupe.llm.request import CacheMode, RetryPolicy
 
@@ -129,13 +130,3 @@ class Settings:
     def __repr__(self) -> str:
         shown = "".join(f" {name}={self.show(name)}" for name in self.origins)
         return f"<Settings{shown or ' as by default'}>"
-
-
-def mask_url(url: str) -> str:
-    """Hides a user name, a password and a query in an address."""
-    # Not taken apart by a parser: a password with a stray `/` or `#` would come through.
-    scheme, slashes, rest = url.partition("//")
-    credentials, _, place = rest.rpartition("@")
-    shown = place.partition("#")[0]
-    shown, question, _ = shown.partition("?")
-    return f"{scheme}{slashes}{'***@' if credentials else ''}{shown}{'?***' if question else ''}"

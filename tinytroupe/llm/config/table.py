@@ -26,7 +26,7 @@ _ROWS = (
         "base_url",
         "OpenAI",
         "BASE_URL",
-        "name",
+        "address",
         None,
         "The address of an OpenAI-compatible server, such as http://localhost:11434/v1. "
         "Empty: OpenAI's own.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, cast
 
 import orjson
@@ -57,8 +58,9 @@ class OverriddenTransport:
         self._inner = inner
         self._kinds = kinds
         self._to_set_up = setup
-        self._lock = Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._setup_lock = RLock()
+        self._threads_lock = Lock()
+        self._threads: tuple[int, ThreadPoolExecutor] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -99,23 +101,25 @@ class OverriddenTransport:
             ) from error
 
     def close(self) -> None:
-        with self._lock:
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False)
+        with self._threads_lock:
+            held, self._threads = self._threads, None
+        if held is not None:
+            held[1].shutdown(wait=False)
         self._inner.close()
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
     def _get_threads(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=self.name)
-            return self._threads
+        # After a fork the threads are gone, and a pool that counts on them would wait for ever.
+        with self._threads_lock:
+            if self._threads is None or self._threads[0] != os.getpid():
+                pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=self.name)
+                self._threads = os.getpid(), pool
+            return self._threads[1]
 
     def _set_up(self) -> None:
-        with self._lock:
+        with self._setup_lock:
             if self._to_set_up:
                 self._calls._setup_from_config()
                 self._to_set_up = False
@@ -136,6 +140,36 @@ class OverriddenTransport:
     def _embed(self, text: str, request: Request) -> list[float]:
         raw = self._calls._raw_embedding_model_call(text, request.model)
         return list(self._calls._raw_embedding_model_response_extractor(raw))
+
+
+_POINTS: Mapping[Kind, tuple[str, ...]] = {
+    "chat": ("_raw_model_call", "_raw_model_response_extractor"),
+    "embedding": ("_raw_embedding_model_call", "_raw_embedding_model_response_extractor"),
+}
+
+
+def wrap_transport(calls: RawCalls, transport: Transport, setup: object) -> Transport:
+    """Returns the transport, behind the owner's own methods where there are any.
+
+    Args:
+        calls: Whose methods may have been replaced, in a class or on the object.
+        transport: The usual one.
+        setup: What `_setup_from_config` is when nobody replaced it.
+    """
+    own_setup = _find_function(calls, "_setup_from_config") is not setup
+    kinds = frozenset(
+        kind for kind, names in _POINTS.items() if own_setup or _are_replaced(calls, names)
+    )
+    return OverriddenTransport(calls, transport, kinds, own_setup) if kinds else transport
+
+
+def _are_replaced(calls: RawCalls, names: tuple[str, ...]) -> bool:
+    return any(_find_function(calls, name) is not getattr(RawCalls, name) for name in names)
+
+
+def _find_function(calls: RawCalls, name: str) -> object:
+    method = getattr(calls, name)
+    return getattr(method, "__func__", method)
 
 
 def make_chat_api_params(request: Request, timeout_seconds: float) -> dict[str, Any]:

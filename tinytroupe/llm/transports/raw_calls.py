@@ -7,8 +7,6 @@ from threading import RLock
 from typing import Any, cast
 
 from tinytroupe.llm.messages import MessageLike, to_messages
-from tinytroupe.llm.request import Kind
-from tinytroupe.llm.transports.transport import Transport
 
 
 class RawCalls:
@@ -89,35 +87,3 @@ class RawCalls:
     def _load_cache(self) -> dict[str, Any]:
         """Returns nothing: answers are looked up on disk one by one."""
         return {}
-
-    def _wrap_transport(self, transport: Transport, setup: object) -> Transport:
-        """Returns the transport, behind the owner's own methods where there are any.
-
-        Args:
-            transport: The usual one.
-            setup: What `_setup_from_config` of this class is when nobody replaced it.
-        """
-        own_setup = _find_function(self, "_setup_from_config") is not setup
-        kinds = frozenset(
-            kind for kind, names in _POINTS.items() if own_setup or _is_replaced(self, names)
-        )
-        if not kinds:
-            return transport
-        from tinytroupe.llm.transports.overridden import OverriddenTransport
-
-        return OverriddenTransport(self, transport, kinds, own_setup)
-
-
-_POINTS: Mapping[Kind, tuple[str, ...]] = {
-    "chat": ("_raw_model_call", "_raw_model_response_extractor"),
-    "embedding": ("_raw_embedding_model_call", "_raw_embedding_model_response_extractor"),
-}
-
-
-def _is_replaced(calls: RawCalls, names: tuple[str, ...]) -> bool:
-    return any(_find_function(calls, name) is not getattr(RawCalls, name) for name in names)
-
-
-def _find_function(calls: RawCalls, name: str) -> object:
-    method = getattr(calls, name)
-    return getattr(method, "__func__", method)

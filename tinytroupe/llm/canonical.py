@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NoReturn, TypeAlias
 
 import orjson
@@ -152,5 +153,9 @@ def digest(kind: str, namespace: str, body: bytes) -> str:
         namespace: Keeps answers of different worlds apart; usually empty.
         body: The canonical JSON of the request's body.
     """
-    prefix = orjson.dumps([KEY_SCHEMA, kind, namespace])
-    return hashlib.sha256(prefix + b"\n" + body).hexdigest()
+    return hashlib.sha256(_make_prefix(kind, namespace) + body).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _make_prefix(kind: str, namespace: str) -> bytes:
+    return orjson.dumps([KEY_SCHEMA, kind, namespace]) + b"\n"

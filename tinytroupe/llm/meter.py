@@ -95,14 +95,24 @@ class Meter:
         self._lock = Lock()
         self._tallies: dict[tuple[str | None, str | None, str], _Tally] = {}
 
-    def record(self, record: CallRecord) -> None:
+    def count(
+        self,
+        call: Call,
+        response: Response | None,
+        failure: BaseException | None,
+        seconds: float,
+    ) -> None:
         """Adds one call. A sink that fails is logged and does not cost the answer."""
-        group = (record.lane, record.purpose, record.model)
+        group = (call.options.lane, call.options.purpose, call.request.model)
         with self._lock:
             tally = self._tallies.get(group)
             if tally is None:
                 tally = self._tallies[group] = _Tally()
-            tally.add(record)
+            tally.add(response, failure, seconds)
+        if self._sinks:
+            self._tell(_make_record(call, response, failure, seconds))
+
+    def _tell(self, record: CallRecord) -> None:
         for sink in self._sinks:
             try:
                 sink(record)
@@ -142,16 +152,17 @@ class _Tally:
         self.seconds = 0.0
         self.tokens = {True: [0, 0, 0, 0], False: [0, 0, 0, 0]}
 
-    def add(self, record: CallRecord) -> None:
+    def add(self, response: Response | None, failure: BaseException | None, seconds: float) -> None:
         self.calls += 1
-        self.attempts += record.attempts
-        self.seconds += record.seconds
-        if record.error is not None:
+        self.seconds += seconds
+        if response is None:
             self.errors += 1
+            self.attempts += getattr(failure, "attempts", 0)
             return
-        live = record.origin == "live"
+        self.attempts += response.attempts
+        live = response.origin == "live"
         self.hits += not live
-        usage = record.usage
+        usage = response.usage
         if usage is None:
             self.unknown += 1
             return
@@ -193,7 +204,7 @@ def metered(handler: Handler, meter: Meter, runtime: Runtime) -> Handler:
                 error.lane = error.lane or call.options.lane
             raise
         finally:
-            meter.record(_make_record(call, response, failure, runtime.now() - started))
+            meter.count(call, response, failure, runtime.now() - started)
 
     return answer
 

@@ -301,6 +301,30 @@ def test_new_entries_of_another_store_are_seen(tmp_path):
     other.close()
 
 
+def test_opening_a_store_twice_in_a_process_keeps_its_locks(tmp_path):
+    """A second look at a folder does not end the locks that protect what is being written."""
+    store = DiskStore(tmp_path / "answers")
+    store.put("a", make_entry("a"))
+    other = DiskStore(store.folder)
+    assert other.get("a") == make_entry("a")
+    other.close()
+    # Whoever closes a database as the last removes its log; a foreign process would think that
+    # it is the last if our locks were gone, and what we put next would be lost.
+    code = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1])\n"
+        "print(connection.execute('SELECT count(*) FROM Cache').fetchall())\n"
+        "connection.close()\n"
+    )
+    path = str(store.folder / "cache.db")
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, check=True)
+    assert run.stdout == b"[(1,)]\n"
+    assert (store.folder / "cache.db-wal").exists()
+    assert store.put("b", make_entry("b"))
+    assert DiskStore(store.folder).get("b") == make_entry("b")
+    store.close()
+
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 

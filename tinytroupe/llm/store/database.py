@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinytroupe.llm.errors import StoreError
 from tinytroupe.llm.store.damage import move_database
@@ -22,6 +22,8 @@ from tinytroupe.llm.store.reader import DATABASE_NAME, open_reader
 
 if TYPE_CHECKING:
     from tinytroupe.llm.store.writer import Writer
+
+T = TypeVar("T")
 
 _SHORT_WAIT_SECONDS = 1.0
 
@@ -56,36 +58,36 @@ class Database:
             try:
                 reader = self._reader or self._open_reader()
                 return reader.execute(sql, parameters).fetchall() if reader else []
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 self._drop_reader()
                 raise self._explain(error) from error
 
-    @contextmanager
-    def writing(self) -> Iterator[Writer]:
-        """Hands out the writer, and keeps other threads from writing meanwhile.
+    def write(self, work: Callable[[Writer], T]) -> T:
+        """Does some work with the writer, and returns what it returns.
+
+        Other threads wait for their turn; a lock of another process is waited for as long
+        as `wait_seconds` says, and after it has lasted that long, for a second at most.
 
         Raises:
             StoreError: The folder cannot be used at all.
             UnusableDatabase: The database is damaged as a whole.
             DatabaseFailed: It cannot be opened or written, or stayed locked.
         """
-        if not self._writing_lock.acquire(timeout=self._patience_seconds):
-            raise DatabaseFailed(LOCKED)
-        try:
-            writer = self._open_writer()
-            yield writer
-            if self._patience_seconds != self._wait_seconds:
-                self._patience_seconds = self._wait_seconds
-                writer.set_patience(self._wait_seconds)
-        except BaseException as error:
-            # After any failure the connection may be amid a transaction that holds the lock
-            # against every other process, and diskcache's idea of it may be wrong.
-            self._drop_writer()
-            if isinstance(error, (sqlite3.Error, OSError)):
-                raise self._explain(error) from error
-            raise
-        finally:
-            self._writing_lock.release()
+        with self._writing_lock:
+            try:
+                writer = self._open_writer()
+                result = work(writer)
+                if self._patience_seconds != self._wait_seconds:
+                    self._patience_seconds = self._wait_seconds
+                    writer.set_patience(self._wait_seconds)
+            except BaseException as error:
+                # After any failure, Ctrl-C included, the connection may be amid a transaction
+                # that holds the lock against every other process.
+                self._drop_writer()
+                if isinstance(error, (sqlite3.Error, OSError)):
+                    raise self._explain(error) from error
+                raise
+            return result
 
     def reopen(self) -> None:
         """Has the next query see the files as they are now."""
@@ -110,7 +112,7 @@ class Database:
                 # Another process that finds the same at the same moment could rename our new
                 # one; it would be kept all the same, under the next number.
                 return self._move()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 raise self._explain(error) from error
             return None
 

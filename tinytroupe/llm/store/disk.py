@@ -66,7 +66,7 @@ class DiskStore:
 
         Args:
             folder: Made on first use where it does not exist; `~` is the home folder.
-            wait_seconds: How long a write waits for other processes before it fails.
+            wait_seconds: How long a write waits for a lock of another process before it fails.
         """
         from tinytroupe.llm.store.database import Database  # SQLite; importing this module is light
 
@@ -115,15 +115,15 @@ class DiskStore:
     def put(self, key: str, entry: Entry) -> bool:
         """Keeps an entry, over an older one; returns whether it is safely kept.
 
-        Blocks while other processes write, at most about twice `wait_seconds`.
+        Blocks while others write; a lock of another process for `wait_seconds` at most.
         """
         try:
             frame = encode_entry(key, entry)
             try:
-                self._write(key, frame)
+                self._database.write(lambda writer: writer.write(key, frame))
             except UnusableDatabase as damage:
                 self._replace_database(damage)
-                self._write(key, frame)
+                self._database.write(lambda writer: writer.write(key, frame))
         except Exception as error:  # an answer that was paid for is never lost to its store
             self._report_failed_write(error)
             return False
@@ -138,8 +138,7 @@ class DiskStore:
         if self.describe(key) is None:
             return False
         try:
-            with self._database.writing() as writer:
-                return writer.remove_row(key)
+            return self._database.write(lambda writer: writer.remove_row(key))
         except DatabaseFailed as error:
             raise StoreError(f"{self.folder} could not forget {key}: {error}") from error
 
@@ -193,10 +192,6 @@ class DiskStore:
         self._counting_lock.release()
         self._database.finish_fork(in_child)
 
-    def _write(self, key: str, frame: bytes) -> None:
-        with self._database.writing() as writer:
-            writer.write(key, frame)
-
     def _read_again(self, key: str) -> list[Any]:
         try:
             return self._database.read(_FIND, key)
@@ -230,8 +225,7 @@ class DiskStore:
         except DamagedFrame as damage:
             reason = str(damage)
         try:
-            with self._database.writing() as writer:
-                entry, place = self._set_entry_aside(writer, key)
+            entry, place = self._database.write(lambda writer: self._set_aside(writer, key))
         except (DatabaseFailed, StoreError) as error:
             outcome = f"It stays there, since {error}"
         else:
@@ -245,7 +239,7 @@ class DiskStore:
         )
         return None
 
-    def _set_entry_aside(self, writer: Writer, key: str) -> tuple[Entry | None, Path | None]:
+    def _set_aside(self, writer: Writer, key: str) -> tuple[Entry | None, Path | None]:
         """Returns the entry if the writer sees a whole one, or where the damaged one now is."""
         row = writer.find_version(key)
         if row is None:

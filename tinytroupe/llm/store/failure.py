@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ def explain_failure(error: BaseException, folder: Path) -> Failure:
         return _MALFORMED  # Python's name for SQLITE_CORRUPT and SQLITE_NOTADB only
     if "full" in text or _has_no_space(folder):
         return _FULL
-    if "readonly" in text or "unable to open" in text:
+    if "readonly" in text or not os.access(folder, os.W_OK):
         return _READ_ONLY
     if "I/O error" in text:
         return Failure(
@@ -79,6 +80,8 @@ def explain_failure(error: BaseException, folder: Path) -> Failure:
             f"the system refused to write ({text}); "
             "check the disk, its quota, and the limit on file sizes (ulimit -f)",
         )
+    if "unable to open" in text:
+        return _explain_unopened()
     return Failure(text, text)
 
 
@@ -87,7 +90,17 @@ def _explain_os_error(error: OSError) -> Failure:
         return _FULL
     if error.errno in _READ_ONLY_ERRNOS:
         return _READ_ONLY
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return _explain_unopened()
     return Failure(f"errno {error.errno}", str(error))
+
+
+def _explain_unopened() -> Failure:
+    return Failure(
+        "unopened",
+        "a file of the database could not be opened; check the permissions of the files, "
+        "and whether too many files are open (ulimit -n)",
+    )
 
 
 def _has_no_space(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from tinytroupe.llm.errors import StoreError
@@ -20,6 +21,7 @@ APPLICATION_ID = int.from_bytes(b"TTst", "big")
 """Written into the header of the database, so that another program's is not mistaken for ours."""
 
 
+_SMALLEST_PAGE_BYTES = 512
 _SHARED_MEMORY_BYTES = 2**15
 
 
@@ -31,16 +33,18 @@ def open_reader(path: Path, wait_seconds: float) -> sqlite3.Connection | None:
     Raises:
         UnusableDatabase: The file is not a database, or one that is damaged.
         StoreError: It belongs to another program, or may not be read.
-        sqlite3.OperationalError: Another program kept it locked for all that time, or
-            the system has no room for another open file.
+        sqlite3.OperationalError: Another program kept it locked for all that time.
+        OSError: It cannot be opened now; the system has too many open files, perhaps.
     """
     try:
-        if path.stat().st_size == 0:
-            return None
+        status = path.stat()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"{path} cannot be read: it is not a file; choose another folder")
+    if status.st_size == 0:
+        return None
+    _check_header(path, status.st_size)
     connection = _connect(path, wait_seconds)
     try:
         ready = has_tables(connection, path)
@@ -72,6 +76,27 @@ def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
+def _check_header(path: Path, size_bytes: int) -> None:
+    """Refuses what is no database, before SQLite changes anything.
+
+    Opened for writing, SQLite writes over a file of a few bytes, and removes the
+    log beside a file that it cannot read.
+    """
+    # Never by opening the file from Python: closing it again would end every lock that the
+    # connections of this process hold on it (so POSIX wants it), and lose what they write.
+    try:
+        if size_bytes >= _SMALLEST_PAGE_BYTES:
+            _connect_as(path, "mode=ro&immutable=1", 0.0).close()
+            return
+        reason = "it is too short"
+    except sqlite3.DatabaseError as error:
+        # Every other error may come from somebody who writes at this moment.
+        if "not a database" not in str(error):
+            return
+        reason = str(error)
+    raise UnusableDatabase(f"{path} is damaged as a whole: {reason}")
+
+
 def _connect(path: Path, wait_seconds: float) -> sqlite3.Connection:
     try:
         return _connect_as(path, "mode=rw", wait_seconds)
@@ -81,7 +106,7 @@ def _connect(path: Path, wait_seconds: float) -> sqlite3.Connection:
         if "locked" in str(error) or _can_write(path.parent):
             raise
     except sqlite3.DatabaseError as error:
-        raise UnusableDatabase(f"{path} is damaged as a whole ({error})") from error
+        raise UnusableDatabase(f"{path} is damaged as a whole: {error}") from error
     # SQLite reads a database in WAL mode through a shared-memory file beside it, which it
     # cannot make in a folder that is read-only or on a disk that is full.
     log = path.with_name(path.name + "-wal")

@@ -250,6 +250,19 @@ def test_a_name_is_made_fit(fake):
     assert fake.bodies[0]["response_format"]["json_schema"]["name"] == "Box_int_"
 
 
+def test_a_class_without_a_schema_is_refused(fake):
+    """What JSON cannot describe is a BadRequest that names the class."""
+    from collections.abc import Callable
+
+    from pydantic import BaseModel
+
+    class Odd(BaseModel):
+        call: Callable[[], int]
+
+    with pytest.raises(BadRequest, match="response_format Odd has no JSON schema"):
+        fake.send_message(HELLO, response_format=Odd)
+
+
 @pytest.mark.parametrize("wrong", [int, "json", 3])
 def test_anything_else_is_refused(fake, wrong):
     """A response format is a dictionary or a class that knows its schema."""

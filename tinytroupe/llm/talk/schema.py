@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from tinytroupe.llm.canonical import FrozenDict, freeze_mapping
 from tinytroupe.llm.errors import BadRequest
 
 MAX_NAME_LENGTH = 64
@@ -23,24 +25,32 @@ def make_response_format(value: object) -> Mapping[str, Any]:
             schema, such as a pydantic model.
 
     Raises:
-        BadRequest: It is neither.
+        BadRequest: It is neither, or the class has no JSON schema.
     """
     if isinstance(value, Mapping):
         return value
-    describe = getattr(value, "model_json_schema", None)
-    if not isinstance(value, type) or describe is None:
+    if not isinstance(value, type) or not hasattr(value, "model_json_schema"):
         raise BadRequest(
             f"response_format is {value!r}; it must be a pydantic class, or a dictionary such as "
             '{"type": "json_object"}'
         )
-    schema = describe()
-    name = re.sub(r"[^\w-]", "_", value.__name__, flags=re.ASCII)[:MAX_NAME_LENGTH]
+    return _describe_class(value)
+
+
+# Making a schema takes longer than finding a stored answer.
+@lru_cache(maxsize=256)
+def _describe_class(cls: Any) -> FrozenDict:
+    try:
+        schema = cls.model_json_schema()
+    except Exception as error:
+        raise BadRequest(f"response_format {cls.__name__} has no JSON schema: {error}") from error
     strict = is_closed(schema)
-    body = make_strict(schema, schema) if strict else schema
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": name, "strict": strict, "schema": body},
+    body = {
+        "name": re.sub(r"[^\w-]", "_", cls.__name__, flags=re.ASCII)[:MAX_NAME_LENGTH],
+        "strict": strict,
+        "schema": make_strict(schema, schema) if strict else schema,
     }
+    return freeze_mapping({"type": "json_schema", "json_schema": body}, "response_format")
 
 
 def is_closed(schema: Any) -> bool:

@@ -57,6 +57,8 @@ class Session:
     resolver: Resolver | None = None
     latency: bool = False
     """Whether a replayed answer takes as long as the recorded one took."""
+    copies: bool = True
+    """Whether what is answered from the source is written, too; not where both are one tape."""
     foreign: Branch = field(default_factory=lambda: Branch(None, "/?", ""))
     """Where callers stand whose thread was started before the run."""
     contested: set[str] = field(default_factory=set)
@@ -128,7 +130,7 @@ def recorded(handler: Handler, runtime: Runtime) -> Handler:
         if event is not None:
             if session.latency:
                 await runtime.sleep(event["seconds"])
-            if session.sink is not None:
+            if session.sink is not None and session.copies:
                 session.sink.append({**event, **_describe(position, call)})
             return _play(event, call)
         started = runtime.now()

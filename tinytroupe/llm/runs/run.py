@@ -199,6 +199,7 @@ class Run:
             samples=self._samples,
             resolver=self._resolver,
             latency=self._latency,
+            copies=self.mode == "fork",
         )
         current_branch.set(root)
         activate(self._session)

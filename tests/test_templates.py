@@ -260,7 +260,14 @@ def test_a_file_is_compiled_once(folder: Folder, name: str, monkeypatch: pytest.
     """However many threads render it, a file is read and compiled once."""
     reads: list[str] = []
     read = module._read
-    monkeypatch.setattr(module, "_read", lambda path: reads.append(path) or read(path))
+
+    def read_slowly(path: str) -> str:
+        reads.append(path)
+        for _ in range(2000):
+            os.sched_yield()
+        return read(path)
+
+    monkeypatch.setattr(module, "_read", read_slowly)
     folder.write("b.mustache", "!")
     folder.write("b.jinja", "!")
     folder.write(name, "{{name}}" + ("{{>b}}" if "mustache" in name else "{% include 'b.jinja' %}"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import subprocess
 import sys
 import time
+import traceback
 from typing import Any
 
 import pytest
@@ -107,6 +109,32 @@ class TestExchange:
         body = chat_body("In pieces.")
         with ScriptedServer([chunked_reply([body[:10], body[10:]])]) as server:
             assert connect(server.base_url).send(ASK).text == "In pieces."
+
+    def test_compressed_answer(self, connect: Any) -> None:
+        """A compressed answer is unpacked."""
+        packed = gzip.compress(chat_body("Packed."))
+        with ScriptedServer([http_reply(200, packed, {"content-encoding": "gzip"})]) as server:
+            assert connect(server.base_url).send(ASK).text == "Packed."
+
+    def test_account(self, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Organisation and project travel under the SDK's usual variables."""
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+        monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+        with ScriptedServer([GOOD]) as server:
+            connect(server.base_url).send(ASK)
+            headers = server.requests[0].headers
+        assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj-1")
+
+    def test_proxy(self, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy that the environment names is used, except where it says not to."""
+        with ScriptedServer(then=GOOD) as proxy, ScriptedServer(then=GOOD) as server:
+            monkeypatch.setenv("http_proxy", proxy.url)
+            connect("http://far.example/v1").send(ASK)
+            assert proxy.requests[0].path == "http://far.example/v1/chat/completions"
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            connect(server.base_url).send(ASK)
+            assert len(server.requests) == 1
+            assert len(proxy.requests) == 1
 
 
 class TestMeaningless:
@@ -212,7 +240,6 @@ class TestFailures:
         error = caught.value
         assert (error.status, error.request_id, error.retry_after_seconds) == (429, "r1", 7)
         assert "Slow down." in str(error)
-        assert error.__cause__ is not None
         assert "Bearer" not in repr(vars(error))
 
     def test_nobody_listens(self, connect: Any) -> None:
@@ -221,6 +248,7 @@ class TestFailures:
         with pytest.raises(ConnectionFailed) as caught:
             connect(url + "/v1").send(ASK)
         assert url in str(caught.value)
+        assert caught.value.__cause__ is not None
 
     def test_server_that_never_answers(self, connect: Any) -> None:
         """A silent server is given up after the attempt's time."""
@@ -271,6 +299,21 @@ class TestKeys:
             client.send(ASK)
             client.close()
             assert server.requests[0].headers["authorization"] == "Bearer from-env"
+
+    def test_key_that_cannot_be_sent(self, colour: Any) -> None:
+        """A key with a line end inside is refused, and is shown nowhere."""
+        transport = OpenAITransport("sk-secret\nmore", "http://127.0.0.1:9/v1")
+        with pytest.raises(LLMError) as caught:
+            colour.make_client(transport, None, ONCE).send(ASK)
+        shown = "".join(traceback.format_exception(caught.value))
+        assert isinstance(caught.value, (ConfigError, ConnectionFailed))
+        assert "sk-secret" not in shown
+
+    @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://127.0.0.1/v1", "http:///v1", "x"])
+    def test_address_that_is_none(self, colour: Any, url: str) -> None:
+        """An address without a scheme that can be spoken is a mistake in the settings."""
+        with pytest.raises(ConfigError, match="http://"):
+            colour.make_client(OpenAITransport("key", url), None, THRICE).send(ASK)
 
     def test_key_is_not_shown(self) -> None:
         """A transport's repr tells the address and not the key."""

@@ -244,7 +244,7 @@ class OpenAIClient(RawCalls):
         transport = self._make_transport(self._pairs.get().settings)
         if not isinstance(transport, OpenAITransport):
             raise ConfigError(f"{type(self).__name__} has no SDK client")
-        self.client = transport._connect()
+        self.client = transport.make_sdk()
 
     def _make_transport(self, settings: Settings) -> Transport:
         from tinytroupe.llm.transports.openai import OpenAITransport

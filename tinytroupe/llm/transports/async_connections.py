@@ -5,11 +5,15 @@ See `connections`, which does the same for blocking calls.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
-import httpx2
-import openai
+
+from tinytroupe.llm.errors import ConfigError, ConnectionFailed, LLMError, TimedOut
+from tinytroupe.llm.transports.tls import load_trust
+from tinytroupe.llm.transports.wire import Reply
 
 KEEPALIVE_SECONDS = 30.0
 
@@ -29,30 +33,96 @@ class _CheckedConnector(aiohttp.TCPConnector):
         return await super()._get(key, traces)
 
 
-def make_async_http_client() -> httpx2.AsyncClient:
-    """Returns the SDK's aiohttp client over such connections, without a limit on their number.
+class AsyncConnections:
+    """Posts bodies and returns replies, over connections that are kept, one set per event loop.
 
-    How many attempts are on the wire is the gate's business.
+    A program need not close them: a loop that shuts down closes its own.
     """
-    # None would silently mean aiohttp's own limit of 100; 0 means none.
-    limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE_SECONDS)
-    client = openai.DefaultAioHttpClient(limits=limits)
-    # One more transport for each proxy that the environment names.
-    transports: list[Any] = [client._transport, *client._mounts.values()]
-    for transport in transports:
-        if transport is not None:
-            transport.client = _SessionMaker(transport.ssl_context)
-    return client
 
+    def __init__(self) -> None:
+        self._held: dict[
+            asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]
+        ] = {}
 
-class _SessionMaker:
-    """Makes the session when the first call is made, on the loop that it belongs to."""
+    async def post(
+        self, url: str, headers: dict[str, str], body: bytes, timeout_seconds: float
+    ) -> Reply:
+        """Posts a body and returns the reply, whatever its status. See `Connections.post`.
 
-    def __init__(self, ssl_context: Any) -> None:
-        self._ssl_context = ssl_context
+        Raises:
+            TimedOut: The whole reply was not there in time.
+            ConnectionFailed: The connection could not be made, or broke.
+            ConfigError: The address or a header cannot be used.
+        """
+        session = await self._get_session(url.startswith("https:"))
+        await _hear_out_the_sockets()
+        try:
+            async with session.post(
+                url,
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+                allow_redirects=False,
+            ) as reply:
+                content = await reply.read()
+                told = {name.lower(): value for name, value in reply.headers.items()}
+                return Reply(reply.status, told, content)
+        except Exception as error:
+            failure = _name_failure(error, url, timeout_seconds)
+            # The cause of this one shows the header, and so the key.
+            raise failure from (None if isinstance(failure, ConfigError) else error)
 
-    def __call__(self) -> aiohttp.ClientSession:
+    async def aclose(self) -> None:
+        """Closes the running loop's connections; the next post opens new ones."""
+        held = self._held.get(asyncio.get_running_loop())
+        if held is not None:
+            await held[1].aclose()
+
+    async def _get_session(self, secure: bool) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        held = self._held.get(loop)
+        if held is not None:
+            return held[0]
         connector = _CheckedConnector(
-            limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._ssl_context
+            # 0 means no limit. How many are open at a time is the gate's business.
+            limit=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            ssl=load_trust() if secure else True,
         )
-        return aiohttp.ClientSession(connector=connector)
+        session = aiohttp.ClientSession(connector=connector, trust_env=True)
+        holder = self._hold(session, loop)
+        self._held[loop] = session, holder
+        await holder.__anext__()
+        return session
+
+    async def _hold(
+        self, session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop
+    ) -> AsyncGenerator[None, None]:
+        # An event loop closes its open generators when it shuts down. So a program that
+        # never calls `aclose` still ends without "Unclosed client session".
+        try:
+            yield
+        finally:
+            self._held.pop(loop, None)
+            await session.close()
+
+
+async def _hear_out_the_sockets() -> None:
+    # What a server sent, or that it hung up, while the loop was busy elsewhere is noticed
+    # only when the loop looks at its sockets: once to see it, once more to act on it. Before
+    # that an idle connection still looks good, and a stray answer would be taken for ours.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def _name_failure(error: Exception, url: str, timeout_seconds: float) -> LLMError:
+    address = "/".join(url.split("/")[:3])
+    # Before Python 3.11 asyncio's is not the built-in one.
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return TimedOut(f"the endpoint at {address} did not answer within {timeout_seconds:g} s")
+    if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+        return ConfigError(f"the address {address} or the key for it cannot be used in a request")
+    if isinstance(error, (aiohttp.ClientError, OSError)):
+        reason = str(error) or type(error).__name__
+        return ConnectionFailed(f"the connection to the endpoint at {address} failed: {reason}")
+    raise error

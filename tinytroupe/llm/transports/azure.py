@@ -15,6 +15,7 @@ from tinytroupe.llm.transports.openai import (
     OpenAITransport,
     SyncSDK,
 )
+from tinytroupe.llm.transports.wire import check_address, check_key
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -53,53 +54,68 @@ class AzureTransport(OpenAITransport):
         super().__init__(api_key, endpoint, name, sdk=sdk, async_sdk=async_sdk)
         self._api_version = api_version
         self._credential = credential
+        self._provide_token: Callable[[], str] | None = None
 
-    def _find_path(self, attempt: Attempt) -> str:
-        # The SDK would put the deployment in only when it is given the body as a dictionary.
-        deployment = quote(attempt.call.request.model, safe="")
-        return f"/deployments/{deployment}{super()._find_path(attempt)}"
-
-    def _connect(self) -> SyncSDK:
+    def make_sdk(self) -> SyncSDK:
         import openai
 
-        from tinytroupe.llm.transports.connections import DeadlineClient
+        from tinytroupe.llm.transports.sdk import DeadlineClient
 
-        settings = self._make_settings()
-        if "api_key" not in settings:
-            settings["azure_ad_token_provider"] = _make_token_provider(self._credential)
-        return openai.AzureOpenAI(**settings, http_client=DeadlineClient())
+        key = self._find_key()
+        credentials: dict[str, Any] = (
+            {"api_key": key} if key else {"azure_ad_token_provider": self._get_token_provider()}
+        )
+        return openai.AzureOpenAI(
+            azure_endpoint=self._find_endpoint(),
+            api_version=self._find_version(),
+            max_retries=0,
+            http_client=DeadlineClient(),
+            **credentials,
+        )
 
-    def _connect_async(self) -> AsyncSDK:
-        import openai
-
-        from tinytroupe.llm.transports.async_connections import make_async_http_client
-
-        settings = self._make_settings()
-        if "api_key" not in settings:
-            provide = _make_token_provider(self._credential)
-            # A fresh token is fetched over the network: not on the event loop's thread.
-            settings["azure_ad_token_provider"] = lambda: asyncio.to_thread(provide)
-        return openai.AsyncAzureOpenAI(**settings, http_client=make_async_http_client())
-
-    def _make_settings(self) -> dict[str, Any]:
+    def _find_endpoint(self) -> str:
         endpoint = self._base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
         if not endpoint:
             raise ConfigError(
                 "there is no address for Azure OpenAI: set the environment variable "
                 "AZURE_OPENAI_ENDPOINT, as in https://NAME.openai.azure.com"
             )
-        settings: dict[str, Any] = {
-            "azure_endpoint": endpoint,
-            "api_version": self._api_version
-            or os.environ.get("AZURE_API_VERSION")
-            or DEFAULT_API_VERSION,
-            "max_retries": 0,
-        }
+        return check_address(endpoint)
+
+    def _find_version(self) -> str:
+        return self._api_version or os.environ.get("AZURE_API_VERSION") or DEFAULT_API_VERSION
+
+    def _find_address(self) -> str:
+        return f"{self._find_endpoint()}/openai"
+
+    def _find_path(self, attempt: Attempt) -> str:
+        path = super()._find_path(attempt)
+        if self._given_sdk is not None or self._given_async_sdk is not None:
+            version = ""  # the SDK adds its own
+        else:
+            version = f"?api-version={quote(self._find_version(), safe='')}"
+        return f"/deployments/{quote(attempt.call.request.model, safe='')}{path}{version}"
+
+    def _make_credentials(self) -> dict[str, str]:
         key = self._find_key()
-        return {**settings, "api_key": key} if key else settings
+        if key:
+            return {"api-key": key}
+        return {"authorization": f"Bearer {self._get_token_provider()()}"}
+
+    async def _amake_credentials(self) -> dict[str, str]:
+        if self._find_key():
+            return self._make_credentials()
+        # A fresh token is fetched over the network: not on the event loop's thread.
+        return await asyncio.to_thread(self._make_credentials)
+
+    def _get_token_provider(self) -> Callable[[], str]:
+        with self._lock:
+            if self._provide_token is None:
+                self._provide_token = _make_token_provider(self._credential)
+            return self._provide_token
 
     def _find_key(self) -> str:
-        return (
+        return check_key(
             self._api_key
             or os.environ.get("AZURE_OPENAI_KEY")
             or os.environ.get("AZURE_OPENAI_API_KEY")

@@ -1,6 +1,6 @@
 """HTTP connections on which a deadline holds and no foreign answer comes through.
 
-The client library's timeout is per read: a server that drips bytes makes four
+An HTTP library's timeout is per read: a server that drips bytes makes four
 seconds last as long as it likes. Here every read and write of a connection is
 given what is left of the whole attempt. And when a server sends more than was
 asked for, the connection is dropped, or the surplus would be read as the
@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpcore2
-import httpx2
+
+from tinytroupe.llm.errors import ConfigError, ConnectionFailed, LLMError, TimedOut
+from tinytroupe.llm.transports.tls import load_trust
+from tinytroupe.llm.transports.wire import Reply, find_proxy, inflate
+
+KEEPALIVE_SECONDS = 30.0
+MAX_IDLE_CONNECTIONS = 100
 
 _current = threading.local()
 
@@ -68,7 +74,9 @@ class _DeadlineStream(httpcore2.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class _DeadlineBackend(httpcore2.NetworkBackend):
+class DeadlineBackend(httpcore2.NetworkBackend):
+    """Opens connections on which `deadline` holds."""
+
     def __init__(self, backend: httpcore2.NetworkBackend) -> None:
         self._backend = backend
 
@@ -98,7 +106,7 @@ class _DeadlineBackend(httpcore2.NetworkBackend):
         self._backend.sleep(seconds)
 
 
-class _CheckedConnection(httpcore2.ConnectionInterface):
+class CheckedConnection(httpcore2.ConnectionInterface):
     """A connection that the pool gives up when the server sent more than was asked for."""
 
     def __init__(self, connection: httpcore2.ConnectionInterface) -> None:
@@ -136,37 +144,79 @@ def _has_surplus(connection: httpcore2.ConnectionInterface) -> bool:
     return parser is not None and bool(parser.trailing_data[0])
 
 
-class DeadlineTransport(httpx2.HTTPTransport):
-    """An HTTP transport over such connections, with or without a proxy."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        # Replaced from outside: the constructor chooses the kind of pool (direct, HTTP
-        # proxy, SOCKS) and has no argument for either.
-        pool: Any = self._pool
-        pool._network_backend = _DeadlineBackend(pool._network_backend)
-        create_connection = pool.create_connection
-        pool.create_connection = lambda origin: _CheckedConnection(create_connection(origin))
+class _Pool(httpcore2.ConnectionPool):
+    def create_connection(self, origin: httpcore2.Origin) -> httpcore2.ConnectionInterface:
+        return CheckedConnection(super().create_connection(origin))
 
 
-class DeadlineClient(httpx2.Client):
-    """An HTTP client over `DeadlineTransport`, without a limit on connections.
+class Connections:
+    """Posts bodies and returns replies, over connections that are kept. Blocks; thread-safe.
 
-    How many attempts are on the wire is the gate's business; a second limit
-    here would only turn the wait into a time-out.
+    How many are open at a time is the gate's business; there is no limit here.
     """
 
     def __init__(self) -> None:
-        super().__init__(
-            follow_redirects=True,
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
-        )
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[bool, str | None], _Pool] = {}
 
-    def _init_transport(self, **options: Any) -> httpx2.BaseTransport:  # type: ignore[override]
-        options.pop("transport", None)
-        return DeadlineTransport(**options)
+    def post(self, url: str, headers: dict[str, str], body: bytes, timeout_seconds: float) -> Reply:
+        """Posts a body and returns the reply, whatever its status.
 
-    def _init_proxy_transport(  # type: ignore[override]
-        self, proxy: httpx2.Proxy, **options: Any
-    ) -> httpx2.BaseTransport:
-        return DeadlineTransport(proxy=proxy, **options)
+        Args:
+            url: Where to.
+            headers: With lower-case names.
+            body: What to send.
+            timeout_seconds: For the whole exchange, connecting included.
+
+        Raises:
+            TimedOut: The whole reply was not there in time.
+            ConnectionFailed: The connection could not be made, or broke.
+            ConfigError: The address or a header cannot be used.
+        """
+        pool = self._get_pool(url.startswith("https:"), find_proxy(url))
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        try:
+            with deadline(timeout_seconds):
+                reply = pool.request("POST", url, headers=fields, content=body)
+        except Exception as error:
+            failure = _name_failure(error, url, timeout_seconds)
+            # The cause of this one shows the header, and so the key.
+            raise failure from (None if isinstance(failure, ConfigError) else error)
+        told = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in reply.headers
+        }
+        return Reply(reply.status, told, inflate(told, reply.content))
+
+    def close(self) -> None:
+        """Closes every connection; the next post opens new ones."""
+        with self._lock:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
+
+    def _get_pool(self, secure: bool, proxy: str | None) -> _Pool:
+        pool = self._pools.get((secure, proxy))
+        if pool is not None:
+            return pool
+        with self._lock:
+            if (secure, proxy) not in self._pools:
+                self._pools[(secure, proxy)] = _Pool(
+                    ssl_context=load_trust() if secure else None,
+                    proxy=httpcore2.Proxy(proxy) if proxy else None,
+                    max_connections=None,
+                    max_keepalive_connections=MAX_IDLE_CONNECTIONS,
+                    keepalive_expiry=KEEPALIVE_SECONDS,
+                    network_backend=DeadlineBackend(httpcore2.SyncBackend()),
+                )
+            return self._pools[(secure, proxy)]
+
+
+def _name_failure(error: Exception, url: str, timeout_seconds: float) -> LLMError:
+    address = "/".join(url.split("/")[:3])
+    if isinstance(error, (httpcore2.TimeoutException, TimeoutError)):
+        return TimedOut(f"the endpoint at {address} did not answer within {timeout_seconds:g} s")
+    if isinstance(error, (httpcore2.UnsupportedProtocol, httpcore2.LocalProtocolError)):
+        return ConfigError(f"the address {address} or the key for it cannot be used in a request")
+    if isinstance(error, (httpcore2.NetworkError, httpcore2.ProtocolError, OSError)):
+        return ConnectionFailed(f"the connection to the endpoint at {address} failed: {error}")
+    raise error

@@ -25,7 +25,6 @@ from tinytroupe.llm.errors import (
 from tinytroupe.llm.request import Attempt, Kind, Request
 from tinytroupe.llm.response import Response, parse_response
 from tinytroupe.llm.rules.classify import classify_failure
-from tinytroupe.llm.transports.openai import map_sdk_error
 from tinytroupe.llm.transports.raw_calls import RawCalls
 from tinytroupe.llm.transports.transport import Transport
 
@@ -187,6 +186,8 @@ def map_error(error: Exception, name: str, timeout_seconds: float | None = None)
     if isinstance(error, LLMError):
         return error
     if "openai" in sys.modules:
+        from tinytroupe.llm.transports.sdk import map_sdk_error
+
         try:
             return map_sdk_error(error, timeout_seconds)
         except Exception as unknown:

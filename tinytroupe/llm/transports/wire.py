@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import orjson
 
-from tinytroupe.llm.errors import BadRequest, MalformedResponse
+from tinytroupe.llm.errors import BadRequest, ConfigError, MalformedResponse
 from tinytroupe.llm.request import Attempt, Kind
 from tinytroupe.llm.response import Response, parse_response
 from tinytroupe.llm.rules.classify import classify_failure
@@ -19,29 +24,96 @@ PATHS: dict[Kind, str] = {
 """Where OpenAI's API answers each kind of request."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]
+    """With lower-case names."""
+    content: bytes
+
+
+def inflate(headers: Mapping[str, str], content: bytes) -> bytes:
+    """Returns a body as it was before it was compressed.
+
+    Raises:
+        MalformedResponse: It is not what the headers say.
+    """
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding in ("identity", ""):
+        return content
+    try:
+        if encoding == "gzip":
+            return zlib.decompress(content, zlib.MAX_WBITS | 16)
+    except zlib.error as error:
+        raise MalformedResponse("the body is not whole, or not compressed as it says") from error
+    raise MalformedResponse(f"the body is compressed as {encoding!r}, which was not asked for")
+
+
+@lru_cache(maxsize=64)
+def check_address(url: str) -> str:
+    """Returns an endpoint's address without a slash at its end.
+
+    Raises:
+        ConfigError: It is no address that HTTP can reach.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ConfigError(
+            f"{url!r} is not an address: it begins with http:// or https:// and names a host, "
+            "as in http://127.0.0.1:8000/v1"
+        )
+    return url.strip().rstrip("/")
+
+
+def check_key(key: str) -> str:
+    """Returns a key without space around it.
+
+    Raises:
+        ConfigError: It cannot be sent in a header; the message does not show it.
+    """
+    stripped = key.strip()
+    if not stripped.isascii() or not stripped.isprintable() or " " in stripped:
+        raise ConfigError(
+            "the key for the endpoint has spaces, line ends or letters in it that no key has; "
+            "perhaps more than the key was copied"
+        )
+    return stripped
+
+
+def find_proxy(url: str) -> str | None:
+    """Returns the proxy that the environment names for an address, or None."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    if not proxies or proxy_bypass(parts.hostname or ""):
+        return None
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
 def read_reply(
-    attempt: Attempt,
-    headers: Mapping[str, str],
-    content: bytes,
-    *,
-    endpoint: str,
-    seconds: float,
-    now_epoch_seconds: float,
+    attempt: Attempt, reply: Reply, *, endpoint: str, seconds: float, now_epoch_seconds: float
 ) -> Response:
-    """Makes the response out of a reply whose status is a success.
+    """Makes the response out of a reply.
 
     Args:
         attempt: What was asked.
-        headers: With lower-case names.
-        content: The whole body.
+        reply: What came.
         endpoint: The endpoint's name.
         seconds: How long the attempt took.
         now_epoch_seconds: When the reply came.
 
     Raises:
         MalformedResponse: The body is not an answer.
-        LLMAPIError: The body is an error object, in spite of the status.
+        LLMAPIError: The status is a failure, or the body is an error object in spite of it.
     """
+    headers, content = reply.headers, reply.content
+    if not 200 <= reply.status < 300:
+        raise classify_failure(reply.status, headers, content, now_epoch_seconds)
     request = attempt.call.request
     request_id = headers.get("x-request-id") or headers.get("apim-request-id")
     try:

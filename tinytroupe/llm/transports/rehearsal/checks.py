@@ -99,38 +99,54 @@ def _check_chat(given: Mapping[str, Any]) -> None:
             code="empty_array" if messages == [] else "invalid_type",
             param="messages",
         )
-    called: set[Any] = set()
+    called: list[str] = []
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]", called)
     _check_response_format(given)
 
 
-def _check_message(message: Any, where: str, called: set[Any]) -> None:
+def _check_message(message: Any, where: str, called: list[str]) -> None:
     if not isinstance(message, Mapping):
         raise Refusal(f"{where} must be an object", code="invalid_type", param=where)
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise Refusal(
             f"{where} has the role {role!r}; it must be one of {', '.join(sorted(ROLES))}",
             code="invalid_value",
             param=f"{where}.role",
         )
-    calls = message.get("tool_calls") or []
-    content = message.get("content")
-    if content is None and not (role == "assistant" and (calls or message.get("function_call"))):
-        raise Refusal(f"{where} has no content", code="invalid_type", param=f"{where}.content")
-    if content is not None and not isinstance(content, (str, list)):
-        raise Refusal(
-            f"{where} must have text or a list of parts as its content",
-            code="invalid_type",
-            param=f"{where}.content",
-        )
-    called.update(call.get("id") for call in calls if isinstance(call, Mapping))
+    calls = _read_call_ids(message.get("tool_calls") or [], f"{where}.tool_calls")
+    _check_content(message, bool(calls), where)
     if role == "tool" and message.get("tool_call_id") not in called:
         raise Refusal(
             f"{where} is a tool's result, but answers no tool call of an earlier message",
             param=f"{where}.role",
         )
+    called += calls
+
+
+def _check_content(message: Mapping[str, Any], calls_tools: bool, where: str) -> None:
+    content = message.get("content")
+    if content is None:
+        if message["role"] == "assistant" and (calls_tools or message.get("function_call")):
+            return
+        raise Refusal(f"{where} has no content", code="invalid_type", param=f"{where}.content")
+    parts = content if isinstance(content, list) else []
+    if not isinstance(content, (str, list)) or not all(isinstance(p, Mapping) for p in parts):
+        raise Refusal(
+            f"{where} must have text or a list of parts as its content",
+            code="invalid_type",
+            param=f"{where}.content",
+        )
+
+
+def _read_call_ids(calls: Any, where: str) -> list[str]:
+    listed = calls if isinstance(calls, list) else [calls]
+    named = [call.get("id") for call in listed if isinstance(call, Mapping)]
+    ids = [name for name in named if isinstance(name, str)]
+    if len(ids) < len(listed):
+        raise Refusal(f"{where} must be a list of calls, each with an id", param=where)
+    return ids
 
 
 def _check_response_format(given: Mapping[str, Any]) -> None:

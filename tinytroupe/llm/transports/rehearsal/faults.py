@@ -95,7 +95,7 @@ def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
 def parse_fault(text: str) -> Fault:
     """Reads a fault as the command line and the header spell it: `KIND[:ARG][@every=N …]`.
 
-    `rate_limited:ms=250`, `rate_limited:date`, `server_fault:503@every=10`,
+    `rate_limited:ms=250`, `rate_limited:date`, `server_fault:503,seconds=1@every=10`,
     `drip:0.05`, `malformed:html@times=2`, `content_filter:prompt`, `cut@rate=0.1`.
 
     Raises:
@@ -121,13 +121,8 @@ _CONDITIONS: dict[str, type] = {"times": int, "every": int, "rate": float}
 def _read_argument(kind: str, argument: str) -> dict[str, Any]:
     if not argument:
         return {}
-    if kind == "server_fault" and argument[0].isdigit():
-        return {"status": int(argument)}
     if kind in ("rate_limited", "server_fault"):
-        form, _, amount = argument.partition("=")
-        _check_choice("retry-after form", form, RETRY_AFTER)
-        seconds = float(amount or "1") / (1000 if form == "ms" and amount else 1)
-        return {"retry_after": form, "wait_seconds": seconds}
+        return _read_failure(kind, argument)
     if kind == "malformed":
         return {"body": argument}
     if kind == "drip":
@@ -135,6 +130,21 @@ def _read_argument(kind: str, argument: str) -> dict[str, Any]:
     if kind == "content_filter" and argument in ("prompt", "answer"):
         return {"refuse_prompt": argument == "prompt"}
     raise ConfigError(f"the fault {kind} takes no argument {argument!r}")
+
+
+def _read_failure(kind: str, argument: str) -> dict[str, Any]:
+    """Reads `503`, `ms=250` or `503,ms=250`."""
+    fields: dict[str, Any] = {}
+    for part in argument.split(","):
+        form, _, amount = part.partition("=")
+        if kind == "server_fault" and part.isdigit():
+            fields["status"] = int(part)
+        else:
+            _check_choice("retry-after form", form, RETRY_AFTER)
+            fields["retry_after"] = form
+            if amount:
+                fields["wait_seconds"] = float(amount) / (1000 if form == "ms" else 1)
+    return fields
 
 
 class FaultPlan:

@@ -84,7 +84,9 @@ def find_words(text: str) -> list[str]:
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|[^\s\w]|\d+|\n")
-_PROPER = r"[A-Z][\w'’-]*(?:[ ][A-Z][\w'’-]*){0,3}"
+# Every repetition is bounded: on a long run of spaces or digits two open ones side by side
+# would take time that grows with its square.
+_PROPER = r"[A-Z][\w'’-]{0,40}(?:[ ][A-Z][\w'’-]{0,40}){0,3}"
 
 _NAME = (
     re.compile(rf"\b[Yy]ou(?:r name is| are(?: now| playing| role-playing as)?) ({_PROPER})"),
@@ -92,7 +94,7 @@ _NAME = (
 )
 _ROLE = (
     re.compile(
-        r"\b(?:work|job|occupation|profession)(?:[ _]?title)?\b[\"']?\s*:\s*[\"']?"
+        r"\b(?:work|job|occupation|profession)(?:[ _]?title)?\b[\"']?\s{0,8}:\s{0,8}[\"']?"
         r"([^\n.,;(\"]{3,80})",
         re.IGNORECASE,
     ),
@@ -101,18 +103,22 @@ _ROLE = (
 )
 _CONVICTIONS = re.compile(
     r"\b(?:hold to|values?|believes? in|believe|principles|beliefs|care about)\b"
-    r"[\"']?[ \t]*:?[ \t]*((?:\n\s*[-*•] [^\n]+)+|\[[^\]]*\]|[^\n.]+)",
+    r"[\"']?[ \t]{0,8}:?[ \t]{0,8}((?:\n[ \t]{0,8}[-*•] [^\n]+)+|\[[^\]]*\]|[^\n.]+)",
     re.IGNORECASE,
 )
-_OPINION = re.compile(r"^\s*[-*•]\s*[Oo]n ([^:\n]{2,40}): ([^\n]{8,200})$", re.MULTILINE)
+_OPINION = re.compile(r"^[ \t]{0,8}[-*•] {0,3}[Oo]n ([^:\n]{2,40}): ([^\n]{8,200})$", re.MULTILINE)
 _SPEAKER = re.compile(
-    rf"^[ \t]*(\[[^\]\n]*\][ \t]*)?[-*•]?[ \t]*\**({_PROPER})\**"
-    r"([ \t]*\(you\))?[ \t]*:\**[ \t]*(.+)$",
+    r"^[ \t]{0,8}(\[[^\]\n]{0,40}\][ \t]{0,8})?(?:[-*•] {0,3})?"
+    rf"\*{{0,2}}({_PROPER})\*{{0,2}}"
+    r"((?: has)?(?: just)? (?:said|says|replied|answered|asked))?"
+    r"( \(you\))? ?:\*{0,2}[ \t]{0,8}(\S.*)$",
     re.MULTILINE,
 )
 _FIRST_PERSON = re.compile(r"\b(?:I|I'm|I’m|me|my|we|our)\b")
-_RANGE = re.compile(r"(\d+)\s*(?:to|-|–|and)\s*(\d+) words")
-_MOST = re.compile(r"(?:at most|under|up to|no more than|fewer than|maximum of|within) (\d+) words")
+_RANGE = re.compile(r"\b(\d{1,6}) ?(?:to|-|–|and) ?(\d{1,6}) words")
+_MOST = re.compile(
+    r"(?:at most|under|up to|no more than|fewer than|maximum of|within) (\d{1,6}) words"
+)
 _SENTENCES = re.compile(r"\b(one|two|three|four|five|[1-9]) (?:short |brief )?sentences?\b", re.I)
 _NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 _WORDS_IN_A_SENTENCE = 12
@@ -181,8 +187,8 @@ def _split_speakers(text: str, name: str) -> tuple[tuple[tuple[str, str], ...], 
     kept: list[str] = []
     end = 0
     for found in _SPEAKER.finditer(text):
-        marker, speaker, own, said = found.groups()
-        if not marker and not _FIRST_PERSON.search(said):
+        marker, speaker, verb, own, said = found.groups()
+        if not marker and not verb and not _FIRST_PERSON.search(said):
             continue
         kept.append(text[end : found.start()])
         end = found.end()
@@ -235,6 +241,8 @@ def _take_phrase(tokens: Sequence[str]) -> str:
             break
         words.append(token)
     words = words[:3] if len(words) <= 3 else words[:2]
+    while len(words) > 1 and words[-1].endswith("ed"):
+        words.pop()  # A verb, as in "the committee rejected".
     if not words or len(words[-1]) < 3 or any(word.lower() in FILLERS for word in words):
         return ""
     if len(words) == 1 and words[0].endswith(("ing", "ed")):
@@ -243,7 +251,7 @@ def _take_phrase(tokens: Sequence[str]) -> str:
 
 
 def _find_long_words(text: str) -> list[str]:
-    return [word for word in find_words(text) if len(word) > 4 and word not in FILLERS]
+    return [word for word in find_words(text) if 4 < len(word) < 16 and word not in FILLERS]
 
 
 def _find_length(text: str) -> tuple[int, int] | None:

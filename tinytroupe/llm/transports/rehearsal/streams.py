@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-_PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
+_PIECE = re.compile(r"\s*\S+|\s+")
 _ARGUMENTS_PIECE = 24
 
 DONE = b"data: [DONE]\n\n"

@@ -11,12 +11,11 @@ import orjson
 from tinytroupe.llm.errors import ConfigError, ConnectionFailed, TimedOut
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.response import Response
-from tinytroupe.llm.rules.classify import classify_failure
 from tinytroupe.llm.runtime import AsyncioRuntime, BlockingRuntime, Runtime, run
 from tinytroupe.llm.transports.rehearsal.draws import Draws
 from tinytroupe.llm.transports.rehearsal.faults import Fault, FaultPlan
 from tinytroupe.llm.transports.rehearsal.replies import spoil, write_reply
-from tinytroupe.llm.transports.wire import read_reply
+from tinytroupe.llm.transports.wire import Reply, read_reply
 
 ChooseFault: TypeAlias = Callable[[Attempt], "Fault | None"]
 
@@ -110,13 +109,9 @@ class RehearsalTransport:
         )
         reply = spoil(fault, request.kind, reply, _NO_CLOCK)
         _break_connection(fault, len(reply.content), attempt.timeout_seconds)
-        headers = dict(reply.headers)
-        if reply.status != 200:
-            raise classify_failure(reply.status, headers, reply.content, _NO_CLOCK)
         return read_reply(
             attempt,
-            headers,
-            reply.content,
+            Reply(reply.status, dict(reply.headers), reply.content),
             endpoint=self.name,
             seconds=runtime.now() - started,
             now_epoch_seconds=_NO_CLOCK,

@@ -49,12 +49,16 @@ def main() -> int:
     """Runs the demonstration; 0 when the second run equals the first."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
+    # A proxy could not reach this machine's own addresses.
+    direct = ",".join(
+        filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"))
+    )
     environment = {
         **os.environ,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
         "TINYTROUPE_CACHE_FILE_NAME": str(FOLDER / "cache"),
         "TINYTROUPE_CACHE_API_CALLS": "on",
-        # A proxy could not reach this machine's own addresses.
-        "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1"))),
     }
     with choose_endpoint(environment) as endpoint:
         say(f"First run: live, asking {endpoint.name}")

@@ -37,6 +37,8 @@ LOADED_LATE = (
     "tinytroupe.llm.talk.jinja",
     "tinytroupe.llm.transports.async_connections",
     "tinytroupe.llm.transports.connections",
+    "tinytroupe.llm.transports.sdk",
+    "tinytroupe.llm.transports.tls",
 )
 """Modules that build on a heavy package; others import them in the function that needs them."""
 

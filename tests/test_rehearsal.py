@@ -1,89 +1,40 @@
-"""The laws of the rehearsal: the pure engine, and the transport in process."""
+"""The laws of rehearsed answers: text, tools, vectors, streams, refusals."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
-from datetime import date, datetime
-from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from fakes import VirtualRuntime
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from rehearsing import JSON, MODEL, PERSONA, QUESTION, ask, attempt, rehearse
 
 from tinytroupe.llm.errors import (
     BadRequest,
-    ConfigError,
-    ConnectionFailed,
-    ContentFiltered,
-    LLMError,
-    MalformedResponse,
     ModelNotFound,
-    QuotaExhausted,
-    RateLimited,
-    ServerFault,
-    TimedOut,
 )
 from tinytroupe.llm.request import (
     Attempt,
     Call,
     CallOptions,
-    Request,
     chat_request,
     completion_request,
     embedding_request,
 )
-from tinytroupe.llm.response import Response
 from tinytroupe.llm.rules.tokens import count_messages, count_text
-from tinytroupe.llm.transports.rehearsal import Fault, Rehearsal, RehearsalTransport
+from tinytroupe.llm.transports.rehearsal import Rehearsal, RehearsalTransport
 from tinytroupe.llm.transports.rehearsal.answers import answer
-from tinytroupe.llm.transports.rehearsal.draws import Draws
-from tinytroupe.llm.transports.rehearsal.faults import KINDS, FaultPlan, parse_fault
 from tinytroupe.llm.transports.rehearsal.hearing import listen
 from tinytroupe.llm.transports.rehearsal.refusal import Refusal
-from tinytroupe.llm.transports.rehearsal.schemas import write_value
 from tinytroupe.llm.transports.rehearsal.streams import DONE, split_stream
-
-MODEL = "gpt-4o-mini"
-PERSONA = (
-    "You are Lisa Carter, 28 years old.\n"
-    "Your work: data scientist at a search engine\n"
-    "What you hold to:\n- measure before you believe\n- nobody eats alone\n"
-)
-QUESTION = "A courier brings the folding bicycle. The folding bicycle has a warranty. What now?"
-
-
-def attempt(
-    request: Request, *, number: int = 1, timeout: float = 60.0, sample: int = 0
-) -> Attempt:
-    return Attempt(Call(request, CallOptions(sample=sample)), number, timeout)
-
-
-def rehearse(request: Request, rehearsal: Rehearsal | None = None, **options: Any) -> Response:
-    return RehearsalTransport(rehearsal).send(attempt(request, **options))
-
-
-def ask(*texts: str, **parameters: Any) -> Request:
-    roles = ["system", "user"] if len(texts) == 2 else ["user"]
-    messages = [{"role": r, "content": t} for r, t in zip(roles, texts, strict=True)]
-    return chat_request(MODEL, messages, **parameters)
-
-
-def under(schema: Any) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "shape", "schema": schema}}
-
-
-def value_under(schema: Any, sample: int = 0, prompt: str = QUESTION) -> Any:
-    return json.loads(rehearse(ask(prompt, response_format=under(schema)), sample=sample).text)
 
 
 @given(st.text(min_size=1, max_size=200), st.integers(0, 3))
@@ -239,308 +190,63 @@ def test_content_parts_are_read() -> None:
     assert re.search("folding bicycle|courier|warranty", response.text)
 
 
-def test_json_takes_the_keys_that_the_prompt_shows() -> None:
-    """`json_object` gives an object shaped like the example in the prompt."""
-    prompt = 'Return JSON like {"mood": "calm", "score": 3, "tags": ["a"], "sure": true, "x": 1.5}'
-    value = json.loads(rehearse(ask(prompt, response_format={"type": "json_object"})).text)
-    assert {key: type(item) for key, item in value.items()} == {
-        "mood": str,
-        "score": int,
-        "tags": list,
-        "sure": bool,
-        "x": float,
-    }
-
-
-@pytest.mark.parametrize(
-    ("prompt", "keys"),
-    [
-        ("Give your verdict as JSON with the fields `score` and `reason`.", {"score", "reason"}),
-        ('Answer in JSON: {"plan": <text>, "steps": [<text>]}', {"plan", "steps"}),
-        ("Answer in JSON.", {"answer", "reason"}),
-    ],
+FIELDS = [
+    *("model", "messages", "prompt", "input", "n", "max_tokens", "stop", "tools", "tool_choice"),
+    *("response_format", "temperature", "stream", "stream_options", "dimensions", "echo"),
+    *("encoding_format", "parallel_tool_calls", "functions", "logprobs"),
+]
+PARTS = [
+    *("role", "content", "tool_calls", "tool_call_id", "function_call", "type", "function", "name"),
+    *("parameters", "description", "json_schema", "schema", "text", "id", "properties", "required"),
+]
+WORDS = [
+    *("user", "assistant", "tool", "function", "object", "json_schema", "json_object", "text"),
+    *("auto", "required", "none", "base64", "x"),
+]
+WILD = st.recursive(
+    JSON | st.sampled_from(WORDS),
+    lambda items: st.lists(items, max_size=3) | st.dictionaries(st.sampled_from(PARTS), items),
+    max_leaves=10,
 )
-def test_json_takes_the_keys_that_the_prompt_names(prompt: str, keys: set[str]) -> None:
-    """`json_object` gives the keys that are named, or answer and reason."""
-    value = json.loads(rehearse(ask(prompt, response_format={"type": "json_object"})).text)
-    assert set(value) == keys
+MESSAGE = st.fixed_dictionaries({"role": st.sampled_from(WORDS), "content": WILD})
+FUNCTION = st.fixed_dictionaries({"name": st.just("x")}, optional={"parameters": WILD, "z": WILD})
+TOOL = st.fixed_dictionaries({"type": st.just("function"), "function": FUNCTION})
 
 
-def test_json_without_the_word_is_refused() -> None:
-    """`json_object` needs the word JSON in a message, as OpenAI's server does."""
-    with pytest.raises(BadRequest, match="json"):
-        rehearse(ask(QUESTION, response_format={"type": "json_object"}))
-
-
-class Mood(str, Enum):
-    calm = "calm"
-    cross = "cross"
-
-
-class Address(BaseModel):
-    street: str = Field(min_length=5, max_length=30)
-    code: str = Field(pattern=r"^[A-Z]{2}\d{1,2} \d[A-Z]{2}$")
-
-
-class Person(BaseModel):
-    name: str
-    age: int = Field(ge=18, le=99)
-    weight: float = Field(gt=40, lt=150)
-    step: float = Field(ge=0, le=1, multiple_of=0.05)
-    mood: Mood
-    kind: Literal["a", "b"]
-    born: date
-    seen: datetime
-    home: Address | None
-    nicknames: list[str] = Field(min_length=1, max_length=3)
-    scores: dict[str, int]
-    pair: tuple[int, str]
-    friends: list[Person] = Field(max_length=2)
-
-
-class Node(BaseModel):
-    value: int
-    left: Node | None
-    right: Node | None
-
-
-class Cat(BaseModel):
-    species: Literal["cat"]
-    lives: int = Field(ge=1, le=9)
-
-
-class Dog(BaseModel):
-    species: Literal["dog"]
-    tricks: set[Literal["sit", "roll", "beg"]]
-
-
-class Home(BaseModel):
-    pets: list[Cat | Dog] = Field(min_length=2)
-
-
-@pytest.mark.parametrize("model", [Person, Node, Home, Address])
-def test_a_value_under_a_model_validates(model: type[BaseModel]) -> None:
-    """What is written under a pydantic model's schema is an instance of the model."""
-    for sample in range(15):
-        response = rehearse(ask(QUESTION, response_format=under(model.model_json_schema())))
-        model.model_validate_json(response.text, strict=False)
-        model.model_validate(value_under(model.model_json_schema(), sample))
-
-
-Checked = tuple[Any, Callable[[Any], bool]]
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-@st.composite
-def integers_within(draw: st.DrawFn) -> Checked:
-    low = draw(st.integers(-1000, 1000))
-    high = low + draw(st.integers(7, 500))
-    step = draw(st.sampled_from([1, 2, 7]))
-    schema = {"type": "integer", "minimum": low, "maximum": high, "multipleOf": step}
-    return schema, lambda v: _is_int(v) and low <= v <= high and v % step == 0
-
-
-@st.composite
-def texts_within(draw: st.DrawFn) -> Checked:
-    low = draw(st.integers(0, 60))
-    high = low + draw(st.integers(0, 60))
-    schema = {"type": "string", "minLength": low, "maxLength": high}
-    return schema, lambda v: isinstance(v, str) and low <= len(v) <= high
-
-
-@st.composite
-def choices(draw: st.DrawFn) -> Checked:
-    items = draw(st.lists(st.integers() | st.text() | st.none() | st.booleans(), min_size=1))
-    return {"enum": items}, lambda v: any(type(v) is type(i) and v == i for i in items)
-
-
-@st.composite
-def lists_of(draw: st.DrawFn, items: st.SearchStrategy[Checked]) -> Checked:
-    schema, check = draw(items)
-    low = draw(st.integers(0, 3))
-    high = low + draw(st.integers(0, 3))
-    whole = {"type": "array", "items": schema, "minItems": low, "maxItems": high}
-    return whole, lambda v: isinstance(v, list) and low <= len(v) <= high and all(map(check, v))
-
-
-@st.composite
-def objects_of(draw: st.DrawFn, items: st.SearchStrategy[Checked]) -> Checked:
-    parts = draw(st.dictionaries(st.text(max_size=8), items, max_size=4))
-    required = draw(st.lists(st.sampled_from(sorted(parts)), unique=True)) if parts else []
-    whole = {
-        "type": "object",
-        "properties": {name: schema for name, (schema, _) in parts.items()},
-        "required": required,
-        "additionalProperties": False,
-    }
-
-    def check(value: Any) -> bool:
-        return (
-            isinstance(value, dict)
-            and set(required) <= set(value) <= set(parts)
-            and all(parts[name][1](item) for name, item in value.items())
-        )
-
-    return whole, check
-
-
-@st.composite
-def combined(draw: st.DrawFn, items: st.SearchStrategy[Checked]) -> Checked:
-    parts = draw(st.lists(items, min_size=1, max_size=3))
-    schemas = [schema for schema, _ in parts]
-    return {"anyOf": schemas}, lambda v: any(check(v) for _, check in parts)
-
-
-SCHEMAS = st.recursive(
-    integers_within() | texts_within() | choices(),
-    lambda items: lists_of(items) | objects_of(items) | combined(items),
-    max_leaves=8,
-)
-
-
-@given(SCHEMAS, st.integers())
-@settings(max_examples=200, deadline=None)
-def test_a_value_is_valid_under_its_schema(checked: Checked, seed: int) -> None:
-    """Whatever the schema, the value fulfils what each of its keywords asks for."""
-    schema, check = checked
-    heard = listen([{"role": "user", "content": QUESTION}])
-    value = write_value(schema, heard, Draws(seed))
-    assert check(json.loads(json.dumps(value)))
-
-
-PATTERNS = [
-    r"^\d{3}-\d{4}$",
-    r"^[A-Z][a-z]+$",
-    r"^(red|green|blue)$",
-    r"^\+?[1-9]\d{1,14}$",
-    r"^[^@\s]+@[^@\s]+\.[a-z]{2,}$",
-    r"ab*c?",
-    r"^#(?:[0-9a-fA-F]{3}){1,2}$",
-    r"^(?<year>\d{4})-(0[1-9]|1[0-2])$",
-    r"^\w+(\s\w+)*$",
-    r"^\x41\u0042[\-\]]\/$",
-    r"",
-]
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_text_matches_its_pattern(pattern: str) -> None:
-    """A string with a pattern matches it."""
-    python = pattern.replace("(?<year>", "(?P<year>")
-    for sample in range(10):
-        assert re.search(python, value_under({"type": "string", "pattern": pattern}, sample))
-
-
-def test_a_pattern_and_a_length_hold_together() -> None:
-    """A string with a pattern and a length fulfils both."""
-    schema = {"type": "string", "pattern": "^[ab]*$", "minLength": 30, "maxLength": 40}
-    assert re.fullmatch("[ab]{30,40}", value_under(schema))
-
-
-FORMATS = {
-    "date": date.fromisoformat,
-    "date-time": lambda text: datetime.fromisoformat(text.replace("Z", "+00:00")),
-    "uuid": lambda text: re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab].*", text),
-    "email": lambda text: re.fullmatch(r"[\w.]+@[\w.]+", text),
-    "ipv4": lambda text: re.fullmatch(r"(\d{1,3}\.){3}\d{1,3}", text),
-    "uri": lambda text: re.fullmatch(r"https://\S+", text),
-    "time": lambda text: re.fullmatch(r"\d\d:\d\d:\d\dZ", text),
-}
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_text_has_its_format(name: str) -> None:
-    """A string with a known format has it."""
-    for sample in range(5):
-        assert FORMATS[name](value_under({"type": "string", "format": name}, sample))
-
-
-COMBINATIONS = [
-    {"allOf": [{"minimum": 3}, {"maximum": 4}], "type": "integer"},
-    {"allOf": [{"type": "number"}, {"type": "integer"}, {"enum": [1, 2.5, "x"]}]},
-    {"oneOf": [{"type": "integer", "maximum": 5}, {"type": "integer", "minimum": 5}]},
-    {"oneOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]},
-    {"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"const": {"deep": [1, None]}}}},
-    {"type": ["string", "null"], "maxLength": 2},
-    {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "uniqueItems": True},
-    {"type": "array", "prefixItems": [{"const": 1}, {"const": "b"}], "items": False, "minItems": 2},
-    {"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}},
-    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.001},
-    {"type": "integer", "exclusiveMinimum": 4, "exclusiveMaximum": 6},
-    {"type": "integer", "multipleOf": 0.5, "minimum": 7, "maximum": 7},
-    {"properties": {"a": {"type": "integer"}}, "required": ["a", "b"]},
-    {"allOf": [{"multipleOf": 4}, {"multipleOf": 6}], "type": "integer", "minimum": 1},
-    {"type": "string", "minLength": 3000},
-    True,
-]
-
-
-@pytest.mark.parametrize("schema", COMBINATIONS, ids=str)
-def test_combined_keywords_hold_together(schema: Any) -> None:
-    """Keywords that meet in one place are fulfilled together; checked by hand below."""
-    for sample in range(8):
-        wrapped = {"type": "object", "properties": {"it": schema}, "required": ["it"]}
-        if isinstance(schema, dict) and "$defs" in schema:
-            wrapped["$defs"] = schema["$defs"]
-        value = value_under(wrapped, sample)["it"]
-        assert _BY_HAND[COMBINATIONS.index(schema)](value), value
-
-
-_BY_HAND: list[Callable[[Any], bool]] = [
-    lambda v: v in (3, 4),
-    lambda v: v == 1,
-    lambda v: _is_int(v) and v != 5,
-    lambda v: v is None or len(v) <= 3,
-    lambda v: v == {"deep": [1, None]},
-    lambda v: v is None or len(v) <= 2,
-    lambda v: sorted(v) == [False, True],
-    lambda v: v == [1, "b"],
-    lambda v: len(v) >= 2 and all(map(_is_int, v.values())),
-    lambda v: 0 < v < 0.001,
-    lambda v: v == 5,
-    lambda v: v == 7 and _is_int(v),
-    lambda v: _is_int(v["a"]) and "b" in v,
-    lambda v: _is_int(v) and v >= 1 and v % 12 == 0,
-    lambda v: len(v) >= 3000,
-    lambda v: isinstance(v, str),
-]
-
-REFUSED = [
-    ({"not": {"type": "string"}}, "not"),
-    ({"type": "object", "patternProperties": {"a": {}}}, "patternProperties"),
-    ({"if": {}, "then": {}}, "if, then"),
-    ({"$ref": "https://example.org/schema"}, "example.org"),
-    ({"$ref": "#/$defs/missing"}, "nothing at that place"),
-    ({"$ref": "#"}, "no value"),
-    ({"type": "integer", "minimum": 3, "maximum": 2}, "no value"),
-    ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "no value"),
-    ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no value"),
-    ({"type": "text"}, "'text'"),
-    ({"type": "string", "pattern": "("}, "cannot be read"),
-    ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
-    ({"type": "array", "minItems": 10**9, "items": {}}, "no value"),
-    ({"type": "string", "minLength": 10**9}, "at most"),
-    ({"type": "array", "items": {"const": 1}, "minItems": 2, "uniqueItems": True}, "no value"),
-    ({"properties": []}, "properties"),
-    ({"type": "integer", "multipleOf": 0}, "multipleOf"),
-    ({"enum": "abc"}, "enum"),
-    ({"type": "string", "minLength": "3"}, "minLength"),
-    (
-        {"type": "array", "minItems": 3, "items": {"$ref": "#"}},
-        "no value",
+@given(
+    st.sampled_from(["chat", "completion", "embedding"]),
+    st.dictionaries(st.sampled_from(FIELDS), WILD),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "messages": st.lists(MESSAGE | WILD, max_size=2),
+            "tools": st.lists(TOOL | WILD, min_size=1, max_size=2),
+            "tool_choice": st.sampled_from(WORDS),
+        },
     ),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_json_as_a_body_is_answered_or_refused(kind: Any, body: Any, likely: Any) -> None:
+    """No body, however malformed, causes anything but an answer or a refusal."""
+    messages = [{"role": "user", "content": "Say it in JSON."}]
+    sound = {"model": "m", "input": "x", "messages": messages}
+    for given_body in (body, {**body, **likely}, {**sound, **body, **likely}, {**body, **sound}):
+        with contextlib.suppress(Refusal):
+            answer(kind, given_body)
+
+
+RUNS = [
+    *("\n", " ", "A ", "Aa ", "*", "[", "{", '"', "`", "1", "the ", " a", '"a": ', "- ", "<"),
+    *("A: I\n", "[x] A: b\n", "values: ", "You are a ", "- On a: b\n", "work" + " " * 999),
 ]
 
 
-@pytest.mark.parametrize(("schema", "said"), REFUSED, ids=lambda item: str(item)[:60])
-def test_a_schema_that_cannot_be_met_is_refused(schema: Any, said: str) -> None:
-    """What is unsupported, malformed, contradictory or endless is a clear error."""
-    with pytest.raises(BadRequest, match=re.escape(said)) as caught:
-        value_under(schema)
-    assert caught.value.status == 400
+@pytest.mark.timeout(60)
+def test_no_prompt_takes_forever_to_hear() -> None:
+    """Long runs of the same signs take no time that grows with their square."""
+    for run in RUNS:
+        text = run * (1_000_000 // len(run))
+        listen([{"role": "system", "content": text}, {"role": "user", "content": text}])
 
 
 TOOLS = [
@@ -808,190 +514,6 @@ def test_an_unknown_model_is_refused_where_models_are_named() -> None:
     with pytest.raises(ModelNotFound, match=MODEL) as caught:
         rehearse(ask(QUESTION), rehearsal)
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "status"),
-    [
-        (Fault("rate_limited"), RateLimited, 429),
-        (Fault("quota_exhausted"), QuotaExhausted, 429),
-        (Fault("server_fault"), ServerFault, 500),
-        (Fault("server_fault", status=529), ServerFault, 529),
-        (Fault("content_filter", refuse_prompt=True), ContentFiltered, 400),
-        (Fault("cut"), ConnectionFailed, None),
-        (Fault("timeout"), TimedOut, None),
-        (Fault("drip", interval_seconds=1.0), TimedOut, None),
-        (Fault("malformed"), MalformedResponse, None),
-        (Fault("malformed", body="error_object"), ServerFault, None),
-    ],
-    ids=lambda item: getattr(item, "kind", None),
-)
-def test_a_fault_is_its_typed_error(
-    fault: Fault, error: type[LLMError], status: int | None
-) -> None:
-    """Each fault raises in process what the same fault over HTTP is mapped to."""
-    with pytest.raises(error) as caught:
-        rehearse(ask(QUESTION), Rehearsal(faults=[fault]))
-    assert type(caught.value) is error
-    assert getattr(caught.value, "status", None) == status
-
-
-@pytest.mark.parametrize("form", ["ms", "seconds", "date"])
-def test_each_form_of_retry_after_says_how_long(form: Any) -> None:
-    """A rate limit says how long to wait, in whichever form."""
-    fault = Fault("rate_limited", retry_after=form, wait_seconds=3)
-    with pytest.raises(RateLimited) as caught:
-        rehearse(ask(QUESTION), Rehearsal(faults=[fault]))
-    assert caught.value.retry_after_seconds == 3
-
-
-MALFORMED = ["html", "empty", "null", "list", "no_choices", "null_content", "truncated_json"]
-
-
-@pytest.mark.parametrize("body", MALFORMED)
-@pytest.mark.parametrize(
-    "request_",
-    [ask(QUESTION), completion_request(MODEL, "x"), embedding_request(MODEL, "x")],
-    ids=["chat", "completion", "embedding"],
-)
-def test_a_malformed_answer_is_refused_for_every_kind(request_: Request, body: Any) -> None:
-    """Each malformation of each kind of answer is seen by the parser."""
-    with pytest.raises(MalformedResponse):
-        rehearse(request_, Rehearsal(faults=[Fault("malformed", body=body)]))
-
-
-def test_a_filtered_answer_says_so() -> None:
-    """The content filter withholds the text and is the reason for the end."""
-    for request in (ask(QUESTION), completion_request(MODEL, "x")):
-        response = rehearse(request, Rehearsal(faults=[Fault("content_filter")]))
-        assert response.filtered
-        assert response.text == ""
-
-
-def test_a_drip_that_ends_in_time_is_an_answer() -> None:
-    """A slow body is no fault where the timeout allows for it."""
-    rehearsal = Rehearsal(faults=[Fault("drip", interval_seconds=0.0001)])
-    assert rehearse(ask(QUESTION), rehearsal).text
-
-
-def strikes(*faults: Fault, requests: int = 12, seed: int = 0) -> list[str | None]:
-    plan = FaultPlan(faults, seed)
-    return [fault and fault.kind for fault in (plan.next() for _ in range(requests))]
-
-
-def test_faults_strike_as_often_as_they_say() -> None:
-    """`times` strikes first, `every` each n-th request; one fault follows the other."""
-    assert strikes(Fault("cut", times=2), requests=4) == ["cut", "cut", None, None]
-    assert strikes(Fault("cut", every=3), requests=6) == [None, None, "cut"] * 2
-    assert strikes(Fault("cut", every=2, times=1), requests=4) == [None, "cut", None, None]
-    assert strikes(Fault("cut", times=1), Fault("drip", times=1), requests=3) == [
-        "cut",
-        "drip",
-        None,
-    ]
-    assert strikes(Fault("cut"), requests=3) == ["cut"] * 3
-
-
-def test_a_rate_strikes_about_so_often_and_always_the_same_requests() -> None:
-    """A rate is a probability that follows from the seed."""
-    first = strikes(Fault("cut", rate=0.3), requests=2000)
-    assert 500 < first.count("cut") < 700
-    assert strikes(Fault("cut", rate=0.3), requests=2000) == first
-    assert strikes(Fault("cut", rate=0.3), requests=2000, seed=1) != first
-    assert not any(strikes(Fault("cut", rate=0)))
-
-
-def test_a_function_may_choose_the_fault() -> None:
-    """`faults` may be a function of the attempt."""
-    rehearsal = Rehearsal(faults=lambda a: Fault("cut") if a.number == 1 else None)
-    with pytest.raises(ConnectionFailed):
-        rehearse(ask(QUESTION), rehearsal)
-    assert rehearse(ask(QUESTION), rehearsal, number=2).text
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("cut", Fault("cut")),
-        ("rate_limited:ms", Fault("rate_limited", retry_after="ms")),
-        ("rate_limited:ms=250", Fault("rate_limited", retry_after="ms", wait_seconds=0.25)),
-        ("rate_limited:date=2", Fault("rate_limited", retry_after="date", wait_seconds=2.0)),
-        ("server_fault:503@every=10", Fault("server_fault", status=503, every=10)),
-        ("server_fault:seconds=1", Fault("server_fault", retry_after="seconds")),
-        ("drip:0.05@times=2", Fault("drip", interval_seconds=0.05, times=2)),
-        ("malformed:null@rate=0.1", Fault("malformed", body="null", rate=0.1)),
-        ("content_filter:prompt", Fault("content_filter", refuse_prompt=True)),
-        (" timeout@every=2@times=3 ", Fault("timeout", every=2, times=3)),
-    ],
-)
-def test_a_fault_is_read_as_the_command_line_spells_it(text: str, fault: Fault) -> None:
-    """The spelling of the command line says what the value says."""
-    assert parse_fault(text) == fault
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "flood",
-        "cut:now",
-        "rate_limited:soon",
-        "server_fault:404",
-        "malformed:odd",
-        "drip:slow",
-        "cut@sometimes=2",
-        "cut@times=x",
-        "cut@times=0",
-        "cut@rate=2",
-        "content_filter:all",
-    ],
-)
-def test_an_unreadable_fault_is_refused(text: str) -> None:
-    """A fault that is not spelled as it must be is a ConfigError that says what is known."""
-    with pytest.raises(ConfigError):
-        parse_fault(text)
-
-
-def test_every_kind_of_fault_can_be_written() -> None:
-    """Each kind is a fault on its own, without an argument."""
-    assert [parse_fault(kind).kind for kind in KINDS] == list(KINDS)
-
-
-def test_the_latency_is_spent_by_the_runtime() -> None:
-    """An answer takes as long as the rehearsal says, by the runtime's clock."""
-    runtime = VirtualRuntime()
-    transport = RehearsalTransport(Rehearsal(latency_seconds=2.5), runtime=runtime)
-    assert transport.send(attempt(ask(QUESTION))).seconds == pytest.approx(2.5)
-
-
-def test_a_latency_beyond_the_timeout_ends_with_it() -> None:
-    """No attempt takes longer than it may."""
-    runtime = VirtualRuntime()
-    transport = RehearsalTransport(Rehearsal(latency_seconds=100), runtime=runtime)
-    started = runtime.now()
-    with pytest.raises(TimedOut):
-        transport.send(attempt(ask(QUESTION), timeout=7))
-    assert runtime.now() - started == pytest.approx(7)
-
-
-def test_jitter_varies_the_latency_and_follows_from_the_request() -> None:
-    """Latencies lie within the jitter, differ between requests, and repeat."""
-
-    def measure(text: str) -> float:
-        rehearsal = Rehearsal(latency_seconds=2, latency_jitter_seconds=1)
-        transport = RehearsalTransport(rehearsal, runtime=VirtualRuntime())
-        return transport.send(attempt(ask(text))).seconds
-
-    seconds = [measure(f"Question {number}") for number in range(20)]
-    assert all(1 <= item <= 3 for item in seconds)
-    assert len(set(seconds)) > 10
-    assert measure("Question 0") == seconds[0]
-
-
-def test_a_negative_latency_is_refused() -> None:
-    """Time does not run backwards."""
-    with pytest.raises(ConfigError):
-        Rehearsal(latency_seconds=-1)
 
 
 def test_a_rehearsal_imports_no_sdk() -> None:

@@ -181,7 +181,7 @@ class RehearsalServer:
         if expected is None:
             return
         given = headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), expected.encode()):
+        if not hmac.compare_digest(*(key.encode("utf-8", "replace") for key in (given, expected))):
             raise Refusal("the key is wrong or missing", status=401, code="invalid_api_key")
 
     def _find_route(self, path: str) -> _Route | None:
@@ -255,7 +255,8 @@ class RehearsalServer:
             self._kept.move_to_end(key)
             return self._kept[key]
         prepared = self._write(route, content, variation)
-        if not self._settings.vary and len(content) <= LONGEST_KEPT_BYTES:
+        longest = max(len(content), len(prepared.reply.content))
+        if not self._settings.vary and longest <= LONGEST_KEPT_BYTES:
             self._kept[key] = prepared
             if len(self._kept) > KEPT_REPLIES:
                 self._kept.popitem(last=False)

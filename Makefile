@@ -2,6 +2,7 @@
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
+MINUTES ?= 10
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
@@ -14,7 +15,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    check style, formatting and types"
 	@echo "make bench   measure the speed and print it as ratios"
-	@echo "make soak    run the long tests of the store and of the chain"
+	@echo "make soak    kill focus groups at random and look what is lost (MINUTES=$(MINUTES))"
 	@echo "make clean   remove everything that these made"
 
 demo: $(VENV)/.ready
@@ -32,7 +33,7 @@ bench: $(VENV)/.ready
 	@$(RUN) -m benchmarks
 
 soak: $(VENV)/.ready
-	@$(RUN) -m benchmarks.soak
+	@$(RUN) -m benchmarks.soak --minutes $(MINUTES)
 
 clean:
 	@rm -rf $(VENV) .wheel-venv .demo build dist *.egg-info

@@ -225,7 +225,7 @@ TOOL = st.fixed_dictionaries({"type": st.just("function"), "function": FUNCTION}
         },
     ),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_json_as_a_body_is_answered_or_refused(kind: Any, body: Any, likely: Any) -> None:
     """No body, however malformed, causes anything but an answer or a refusal."""
     messages = [{"role": "user", "content": "Say it in JSON."}]

@@ -375,7 +375,7 @@ WILD_SCHEMAS = st.recursive(
 
 
 @given(WILD_SCHEMAS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_json_as_a_schema_is_fulfilled_or_refused(schema: Any) -> None:
     """No schema, however malformed, causes anything but a value or a refusal."""
     heard = listen([{"role": "user", "content": QUESTION}])

@@ -26,6 +26,7 @@ from tinytroupe.llm.errors import LLMError, TimedOut
 from tinytroupe.llm.request import (
     Attempt,
     Call,
+    CallOptions,
     Request,
     chat_request,
     completion_request,
@@ -469,20 +470,21 @@ def test_a_key_and_models_are_checked_where_they_are_named() -> None:
         assert send(server, "/openai/v1/models", headers=headers, method="GET")[0] == 200
 
 
-def test_a_repeated_request_varies_where_that_is_asked_for() -> None:
-    """With --vary the n-th equal request has the n-th answer, in every run of the server."""
+def test_a_repeated_request_varies_where_that_is_asked_for(server: RehearseServer) -> None:
+    """With --vary the n-th equal request gets what sample n gets in process; else the first."""
 
-    def talk(*options: str) -> list[str]:
-        with RehearseServer(*options) as server:
-            replies = [json.loads(ask(server)[2]) for _ in range(4)]
-            return [reply["choices"][0]["message"]["content"] for reply in replies]
+    def talk(asked: RehearseServer) -> list[bytes]:
+        return [ask(asked)[2] for _ in range(3)]
 
-    varied = talk("--vary")
-    assert len(set(varied)) == 4
-    assert talk("--vary") == varied
-    same = talk()
-    assert same == [varied[0]] * 4
-    assert talk("--seed", "1") != same
+    def rehearse(rehearsal: Rehearsal, sample: int) -> bytes:
+        call = Call(chat_request(MODEL, MESSAGES), CallOptions(sample=sample))
+        return RehearsalTransport(rehearsal).send(Attempt(call, 1, 10.0)).content
+
+    with RehearseServer("--vary", "--seed", "1") as varying:
+        varied = talk(varying)
+    assert varied == [rehearse(Rehearsal(seed=1), sample) for sample in range(3)]
+    assert len(set(varied)) == 3
+    assert talk(server) == [rehearse(Rehearsal(), 0)] * 3
 
 
 def test_canned_answers_are_the_same_for_everyone() -> None:

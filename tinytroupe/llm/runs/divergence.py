@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from difflib import SequenceMatcher
-from typing import Any, Literal, TypeAlias
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from tinytroupe.llm.errors import ReplayMiss
+import orjson
+
 from tinytroupe.llm.request import Call
+from tinytroupe.llm.runs.alignment import align, count_common_end, count_common_start
 from tinytroupe.llm.runs.recording import Player, Take
+from tinytroupe.llm.runs.words import Runs, compare_words, split_words
 
-Change: TypeAlias = Literal["same", "removed", "added"]
+FULLY_KEPT = 100
+"""Divergences of a replay whose texts are kept at length; of later ones only what is near."""
+_KEPT_CHARACTERS = 100_000
+_KEPT_CHARACTERS_LATER = 2_000
+_CONTEXT_CHARACTERS = 400
+
+_MOST_CANDIDATES = 100
+_MOST_CANDIDATE_BYTES = 8_000_000
+_ALIKE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class Difference:
     asked: str | None
     """None: it is not there any more."""
 
-    def words(self) -> list[tuple[Change, str]]:
+    def words(self) -> Runs:
         """Returns both sides as runs of words that stayed, went, or came."""
         return compare_words(self.recorded or "", self.asked or "")
 
@@ -42,143 +51,225 @@ class Divergence:
     """The n-th call of its branch, from 0."""
     reason: str
     place: int
-    """The line of the nearest recorded call; divergences are ordered by it."""
+    """The line of the recorded call that stands where this one does; without one, the line
+    of the last call of its branch, or 0."""
     nearest: str | None
     """The nearest recorded call, as `lisa:3`; None when the tape has none."""
     differences: tuple[Difference, ...] = field(default_factory=tuple)
     model: str = ""
+    arrival: int = 0
+    """The n-th divergence of the replay, from 0, in the order in which they came up."""
+    located: bool = True
+    """Whether the tape has a call where this one stands."""
+    purpose: str | None = None
+    digest: str = ""
+    """Of what was asked."""
 
-    def to_error(self) -> ReplayMiss:
-        """Returns the error that tells it."""
-        lines = [f"{self.reason} (lane {self.lane}, its call {self.order})"]
-        if self.nearest is not None:
-            lines.append(f"the nearest recorded call is {self.nearest}, and the difference is:")
-            lines += [f"  {line}" for line in format_differences(self.differences)]
-        return ReplayMiss("\n".join(lines), lane=self.lane, model=self.model or None)
+    @property
+    def name(self) -> str:
+        """How people refer to it: `lisa:3`."""
+        return f"{self.lane}:{self.order}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain data."""
         return asdict(self)
 
 
-def describe_divergence(player: Player, call: Call, reason: str) -> Divergence:
+def read_divergence(data: Mapping[str, Any]) -> Divergence:
+    """Returns what `Divergence.to_json` wrote.
+
+    Raises:
+        TypeError, KeyError: It is something else.
+    """
+    differences = tuple(Difference(**each) for each in data["differences"])
+    return Divergence(**{**data, "differences": differences})
+
+
+def find_first(divergences: Iterable[Divergence]) -> Divergence | None:
+    """Returns the divergence that is no consequence of another one; None where there is none.
+
+    A recorded call that depends on another one's answer ended after it. So the
+    divergence with the smallest place is no consequence of another that has a
+    place, in whatever order threads came up with them. Only of a call that the
+    tape has no place for can it be a consequence, if that one came up before;
+    then the very first to come up is taken, which nothing came before.
+    """
+    every = sorted(divergences, key=lambda one: one.arrival)
+    located = [one for one in every if one.located]
+    if not located:
+        return every[0] if every else None
+    first = min(located, key=lambda one: (one.place, one.arrival))
+    for other in every:
+        if not other.located and other.arrival < first.arrival and other.place <= first.place:
+            return every[0]
+    return first
+
+
+def describe_divergence(player: Player, call: Call, reason: str, arrival: int = 0) -> Divergence:
     """Compares a call that has no answer with the recorded call it is nearest to."""
     position = call.position
     assert position is not None
-    asked = json.loads(call.request.body)
-    take = _find_nearest(player, call, asked)
-    if take is None:
-        return Divergence(
-            position.lane,
-            position.branch,
-            position.order,
-            reason,
-            len(player.recording.takes) + 2,
-            None,
-            model=call.request.model,
-        )
-    recorded = player.recording.read(take)["request"]
-    return Divergence(
+    counterpart, place = player.locate(position)
+    asked = orjson.loads(call.request.body)
+    thorough = arrival < FULLY_KEPT
+    take = _find_nearest(player, call, asked, counterpart) if thorough else counterpart
+    divergence = Divergence(
         position.lane,
         position.branch,
         position.order,
         reason,
-        take.number,
-        f"{take.lane}:{take.order}",
-        tuple(compare_requests(recorded, asked)),
-        call.request.model,
+        place,
+        f"{take.lane}:{take.order}" if take is not None else None,
+        model=call.request.model,
+        arrival=arrival,
+        located=counterpart is not None,
+        purpose=call.options.purpose,
+        digest=call.request.digest,
     )
+    if take is None or take.digest == call.request.digest:
+        return divergence
+    event = player.recording.read(take)
+    differences = list(compare_requests(event["request"], asked))
+    if event["kind"] != call.request.kind:
+        differences.insert(0, Difference("kind", event["kind"], call.request.kind))
+    if not differences:
+        where = f"the namespace {call.request.namespace!r}" if call.request.namespace else "none"
+        reason += (
+            "; its text is the same, but the client keeps its answers in another namespace "
+            f"than when it was recorded (now: {where}), as with another API_TYPE"
+        )
+    limit = _KEPT_CHARACTERS if thorough else _KEPT_CHARACTERS_LATER
+    kept = tuple(cut_difference(each, limit) for each in differences)
+    return replace(divergence, reason=reason, differences=kept)
 
 
-def _find_nearest(player: Player, call: Call, asked: Mapping[str, Any]) -> Take | None:
-    """Returns the same call of the same branch, else the most similar one that is left."""
-    position = call.position
-    assert position is not None
-    takes = player.recording.takes
-    same_branch = [take for take in takes if take.branch == position.branch]
-    for take in same_branch:
-        if take.order == position.order:
-            return take
-    candidates = [take for take in player.find_unplayed() if take.lane == position.lane]
-    candidates = candidates or same_branch or player.find_unplayed() or takes
-    text = json.dumps(asked, ensure_ascii=False)
+def _find_nearest(
+    player: Player, call: Call, asked: Mapping[str, Any], counterpart: Take | None
+) -> Take | None:
+    """Returns the call in this one's place if they are alike, else the most similar one.
 
-    def likeness(take: Take) -> float:
-        other = json.dumps(player.recording.read(take)["request"], ensure_ascii=False)
-        return SequenceMatcher(None, text[-2000:], other[-2000:]).quick_ratio()
+    The same request, answered before, comes first; then calls of the same lane
+    that were not asked for yet.
+    """
+    assert call.position is not None
+    lane, order = call.position.lane, call.position.order
+    same = player.find_alike(call.request.digest)
+    if same:
+        return next((take for take in same if take.lane == lane), same[0])
+    words = _count_words(asked)
+    best, best_likeness, size = counterpart, -1.0, 0
+    if counterpart is not None:
+        recorded = player.recording.read(counterpart)["request"]
+        best_likeness = _measure_likeness(words, _count_words(recorded))
+        if best_likeness >= _ALIKE:
+            return counterpart
+    # Of calls that are equally alike, the one that stands nearest.
+    for take in sorted(_list_candidates(player, lane), key=lambda take: abs(take.order - order)):
+        size += take.length
+        if size > _MOST_CANDIDATE_BYTES and best is not None:
+            break
+        likeness = _measure_likeness(words, _count_words(player.recording.read(take)["request"]))
+        if likeness > best_likeness:
+            best, best_likeness = take, likeness
+    return best
 
-    return max(candidates[:200], key=likeness, default=None)
+
+def _list_candidates(player: Player, lane: str) -> Sequence[Take]:
+    unplayed = player.find_unplayed()
+    left = [take for take in unplayed if take.lane == lane]
+    before = [take for take in player.recording.takes if take.lane == lane] if not left else []
+    return (left or before or unplayed or player.recording.takes)[:_MOST_CANDIDATES]
+
+
+def _count_words(request: Mapping[str, Any]) -> Counter[str]:
+    text = orjson.dumps(request, option=orjson.OPT_SORT_KEYS).decode()
+    if len(text) > 2 * _KEPT_CHARACTERS_LATER:
+        text = text[:_KEPT_CHARACTERS_LATER] + text[-_KEPT_CHARACTERS_LATER:]
+    return Counter(word for word in split_words(text) if not word.isspace())
+
+
+def _measure_likeness(one: Counter[str], two: Counter[str]) -> float:
+    """Returns the share of words in common, from 0 to 1 (the Sørensen-Dice coefficient)."""
+    total = one.total() + two.total()
+    return 2 * (one & two).total() / total if total else 1.0
+
+
+_ABSENT = object()
 
 
 def compare_requests(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[Difference]:
     """Yields every part in which two requests differ: parameters first, then messages."""
-    names = [*recorded, *(name for name in asked if name not in recorded)]
+    names = dict.fromkeys((*recorded, *asked))
     for name in sorted(names, key=lambda name: name == "messages"):
-        yield from _compare(name, recorded.get(name), asked.get(name))
+        yield from _compare(name, recorded.get(name, _ABSENT), asked.get(name, _ABSENT))
 
 
 def _compare(part: str, recorded: Any, asked: Any) -> Iterator[Difference]:
-    if recorded == asked:
-        return
     if isinstance(recorded, list) and isinstance(asked, list):
-        for index in range(max(len(recorded), len(asked))):
-            one = recorded[index] if index < len(recorded) else None
-            two = asked[index] if index < len(asked) else None
-            yield from _compare(f"{part}[{index}]", one, two)
+        yield from _compare_lists(part, recorded, asked)
     elif isinstance(recorded, dict) and isinstance(asked, dict):
         for name in sorted({*recorded, *asked}):
-            yield from _compare(f"{part}.{name}", recorded.get(name), asked.get(name))
-    else:
+            one, two = recorded.get(name, _ABSENT), asked.get(name, _ABSENT)
+            yield from _compare(f"{part}.{name}", one, two)
+    elif recorded is _ABSENT or asked is _ABSENT or type(recorded) is not type(asked):
+        # As JSON, or the text "1" and the number 1 would look the same.
+        spell = _to_json if isinstance(recorded, str) and type(asked) in (int, float) else _to_text
+        spell = _to_json if isinstance(asked, str) and type(recorded) in (int, float) else spell
+        yield Difference(part, spell(recorded), spell(asked))
+    elif recorded != asked:
         yield Difference(part, _to_text(recorded), _to_text(asked))
 
 
-def _to_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def compare_words(recorded: str, asked: str) -> list[tuple[Change, str]]:
-    """Returns a text and its successor as runs of words that stayed, went, or came."""
-    one, two = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (recorded, asked))
-    runs: list[tuple[Change, str]] = []
-    for tag, i1, i2, j1, j2 in SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
-        if tag == "equal":
-            runs.append(("same", "".join(one[i1:i2])))
+def _compare_lists(part: str, recorded: list[Any], asked: list[Any]) -> Iterator[Difference]:
+    blocks = align([_to_json(each) for each in recorded], [_to_json(each) for each in asked])
+    if blocks is None:
+        yield Difference(part, _to_json(recorded), _to_json(asked))
+        return
+    for block in blocks:
+        if block.same:
             continue
-        if i2 > i1:
-            runs.append(("removed", "".join(one[i1:i2])))
-        if j2 > j1:
-            runs.append(("added", "".join(two[j1:j2])))
-    return runs
+        gone = recorded[block.start : block.stop]
+        came = asked[block.other_start : block.other_stop]
+        for offset in range(max(len(gone), len(came))):
+            one = gone[offset] if offset < len(gone) else _ABSENT
+            two = came[offset] if offset < len(came) else _ABSENT
+            index = block.start if two is _ABSENT else block.other_start
+            yield from _compare(f"{part}[{index + offset}]", one, two)
 
 
-def format_differences(differences: tuple[Difference, ...], colour: bool = False) -> list[str]:
-    """Returns one line per difference; what stayed is shortened to what is near a change."""
-    lines = []
-    for difference in differences:
-        if difference.recorded is None:
-            lines.append(f"{difference.part}: added: {_shorten(difference.asked or '')}")
-        elif difference.asked is None:
-            lines.append(f"{difference.part}: removed: {_shorten(difference.recorded)}")
-        else:
-            shown = "".join(_mark(change, text, colour) for change, text in difference.words())
-            lines.append(f"{difference.part}: {shown}")
-    return lines
+def _to_text(value: Any) -> str | None:
+    return value if isinstance(value, str) else _to_json(value)
 
 
-_MARKS = {"removed": ("[-", "-]", "\x1b[31m"), "added": ("{+", "+}", "\x1b[32m")}
-_CONTEXT_LENGTH = 40
+def _to_json(value: Any) -> str | None:
+    if value is _ABSENT:
+        return None
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def _mark(change: Change, text: str, colour: bool) -> str:
-    if change == "same":
-        if len(text) <= 2 * _CONTEXT_LENGTH:
-            return text
-        return f"{text[:_CONTEXT_LENGTH]}…{text[-_CONTEXT_LENGTH:]}"
-    begin, end, paint = _MARKS[change]
-    return f"{paint}{begin}{text}{end}\x1b[0m" if colour else f"{begin}{text}{end}"
+def cut_difference(difference: Difference, limit: int) -> Difference:
+    """Returns a difference of texts so long at most: what is near the change, the rest as `…`."""
+    one, two = difference.recorded, difference.asked
+    if len(one or "") <= limit and len(two or "") <= limit:
+        return difference
+    if one is None or two is None:
+        kept = (text if text is None else _cut_end(text, limit) for text in (one, two))
+        return Difference(difference.part, *kept)
+    start = count_common_start(one, two)
+    end = count_common_end(one, two, start)
+    return Difference(
+        difference.part,
+        _cut_around(one, start, len(one) - end, limit),
+        _cut_around(two, start, len(two) - end, limit),
+    )
 
 
-def _shorten(text: str, length: int = 200) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _cut_around(text: str, start: int, stop: int, limit: int) -> str:
+    begin = max(start - _CONTEXT_CHARACTERS, 0)
+    kept = text[begin : stop + _CONTEXT_CHARACTERS]
+    after = "…" if stop + _CONTEXT_CHARACTERS < len(text) and len(kept) <= limit else ""
+    return f"{'…' if begin else ''}{_cut_end(kept, limit)}{after}"
+
+
+def _cut_end(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"

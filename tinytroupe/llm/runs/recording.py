@@ -121,6 +121,9 @@ class Player:
         goes_live: Which recorded calls do not count.
         replaced: Take number → the event that stands in its place.
         on_miss: Is told every call that has no answer, before the error is raised.
+        substitute: Whether a call without an answer of its own is given, once `on_miss`
+            knows, the one that was recorded in its place: to see what else differs.
+        on_move: Is told every call that is answered from another branch's recording.
     """
 
     def __init__(
@@ -131,12 +134,20 @@ class Player:
         goes_live: GoesLive | None = None,
         replaced: dict[int, dict[str, Any]] | None = None,
         on_miss: Callable[[Call, str], ReplayMiss] | None = None,
+        substitute: bool = False,
+        on_move: Callable[[Call, Take], None] | None = None,
     ) -> None:
         self.recording = recording
         self._may_go_live = may_go_live
         self._goes_live = goes_live
         self._replaced = replaced or {}
         self._on_miss = on_miss
+        self._substitute = substitute
+        self._on_move = on_move
+        self._latest: dict[str, int] = {}
+        self._missed: dict[str, tuple[int, int]] = {}
+        self._placed: dict[tuple[str, int], int] | None = None
+        self._last_lines: dict[str, int] = {}
         self._lock = Lock()
         self._exact: dict[tuple[str, str, int], int] = {}
         self._alike: dict[str, list[int]] = {}
@@ -158,16 +169,23 @@ class Player:
             index, reason = self._choose(position, digest)
             if index is not None:
                 self._played[index] = 1
+                self._latest[position.branch] = index
         if index is not None:
             take = self.recording.takes[index]
+            if self._on_move is not None and take.branch != position.branch:
+                self._on_move(call, take)
             if self._goes_live is not None and self._goes_live(take):
                 return None
             return self._replaced.get(take.number) or self.recording.read(take)
         if self._may_go_live:
             return None
-        if self._on_miss is not None:
-            raise self._on_miss(call, reason)
-        raise ReplayMiss(reason, lane=position.lane, model=call.request.model)
+        if self._on_miss is None:
+            raise ReplayMiss(reason, lane=position.lane, model=call.request.model)
+        error = self._on_miss(call, reason)
+        event = self._take_counterpart(call, position) if self._substitute else None
+        if event is None:
+            raise error
+        return event
 
     def _choose(self, position: Position, digest: str) -> tuple[int | None, str]:
         ambiguous = position.ambiguous or position.branch in self.recording.contested
@@ -180,8 +198,9 @@ class Player:
         alike = self._alike.get(digest, [])
         free = [index for index in alike if not self._played[index]]
         if not free:
-            said = "its answer was already given to another call" if alike else "it was never asked"
-            return None, f"the tape holds no answer for this call: {said} when it was recorded"
+            times = f"{len(alike)} times" if len(alike) > 1 else "once"
+            said = f"was asked {times} in all, and now once more" if alike else "was never asked"
+            return None, f"in the recorded run this {said}"
         if len(alike) == 1 or self._agree(alike):
             return free[0], ""
         return None, (
@@ -193,6 +212,65 @@ class Player:
         answers = (self.recording.read(self.recording.takes[index]) for index in alike)
         contents = [(answer.get("response"), answer.get("error")) for answer in answers]
         return all(content == contents[0] for content in contents)
+
+    def _take_counterpart(self, call: Call, position: Position) -> dict[str, Any] | None:
+        with self._lock:
+            index = self._find_counterpart(position)
+            if index is None or self._played[index]:
+                return None
+            event = self.recording.read(self.recording.takes[index])
+            if event["kind"] != call.request.kind:
+                return None
+            self._played[index] = 1
+            self._latest[position.branch] = index
+            return event
+
+    def locate(self, position: Position) -> tuple[Take | None, int]:
+        """Returns the recorded call that stands where a call without an answer does.
+
+        That is the one after the last call of its branch that was answered, or
+        later by as many as had no answer since. Each such call is located once.
+
+        Returns:
+            The recorded call, or None where its branch has no more; and the
+            line of that call or, without one, of the branch's last (0: none).
+        """
+        with self._lock:
+            latest = self._latest.get(position.branch, -1)
+            latest_before, missed = self._missed.get(position.branch, (latest, 0))
+            missed = missed + 1 if latest_before == latest else 1
+            self._missed[position.branch] = latest, missed
+            index = self._find_counterpart(position)
+            if index is not None:
+                take = self.recording.takes[index]
+                return take, take.number
+            return None, self._last_lines.get(self._follow(position)[0], 0)
+
+    def _find_counterpart(self, position: Position) -> int | None:
+        if self._placed is None:
+            takes = self.recording.takes
+            self._placed = {(take.branch, take.order): i for i, take in enumerate(takes)}
+            self._last_lines = {take.branch: take.number for take in takes}
+        if position.ambiguous or position.branch in self.recording.contested:
+            return None
+        branch, order = self._follow(position)
+        return self._placed.get((branch, order + self._missed[position.branch][1]))
+
+    def _follow(self, position: Position) -> tuple[str, int]:
+        """Returns the recorded branch and order of the last answer that a branch was given."""
+        latest = self._latest.get(position.branch)
+        if latest is None:
+            return position.branch, -1
+        take = self.recording.takes[latest]
+        return take.branch, take.order
+
+    def find_alike(self, digest: str) -> list[Take]:
+        """Returns the recorded calls of one request."""
+        return [self.recording.takes[index] for index in self._alike.get(digest, ())]
+
+    def count_played(self) -> int:
+        """Returns how many recorded calls were asked for."""
+        return self._played.count(1)
 
     def find_unplayed(self) -> list[Take]:
         """Returns the recorded calls that were not asked for."""

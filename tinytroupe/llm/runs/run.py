@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +16,17 @@ from tinytroupe.llm.errors import ConfigError, ReplayMiss
 from tinytroupe.llm.layers.replay import Resolver, Samples, Session, activate, get_active
 from tinytroupe.llm.request import Call
 from tinytroupe.llm.rules.lanes import Branch, current_branch
-from tinytroupe.llm.runs.divergence import Divergence, describe_divergence
+from tinytroupe.llm.runs.divergence import Divergence, describe_divergence, find_first
+from tinytroupe.llm.runs.explanation import (
+    explain_report,
+    make_error,
+    say_contested,
+    wants_colour,
+)
 from tinytroupe.llm.runs.points import Point, find_point, replace_answers
 from tinytroupe.llm.runs.provenance import describe_run
 from tinytroupe.llm.runs.recording import Player, Recording, Take
+from tinytroupe.llm.runs.report import ReplayReport, describe_replay, publish_report
 from tinytroupe.llm.store.tape import TapeWriter
 
 logger = logging.getLogger(__name__)
@@ -34,6 +43,8 @@ class Run:
 
     Attributes:
         divergences: Calls that a replay had no answer for, as they came.
+        moves: Lanes of calls that were answered from another branch's recording, as they came;
+            only noted in a replay that substitutes.
     """
 
     def __init__(
@@ -46,10 +57,16 @@ class Run:
         samples: Samples = "lane",
         resolver: Resolver | None = None,
         latency: bool = False,
+        on_divergence: Callable[[Divergence], None] | None = None,
     ) -> None:
         self.mode = mode
         self.path = path
         self.divergences: list[Divergence] = []
+        self.moves: list[str] = []
+        self.report: ReplayReport | None = None
+        """What became of a replay; set when it is stopped."""
+        self._arrivals = itertools.count()
+        self._on_divergence = on_divergence
         self._open_player = open_player
         self._open_writer = open_writer
         self._samples: Samples = samples
@@ -107,6 +124,8 @@ class Run:
         *,
         latency: bool = False,
         resolver: Resolver | None = None,
+        substitute: bool = False,
+        on_divergence: Callable[[Divergence], None] | None = None,
     ) -> Run:
         """Answers every call from the tape; opens no socket, needs no key.
 
@@ -114,20 +133,34 @@ class Run:
             path: The tape.
             latency: Let each answer take as long as it took when it was recorded.
             resolver: Names the agent that makes a call, where no lane is open.
+            substitute: Answer a call that was not recorded with the recorded
+                call in its place, to find all that differs in one replay.
+            on_divergence: Is told every call that was not recorded, on its own thread.
 
         Raises:
             StoreError: On `start`: it is no tape, or not one that can be trusted.
             ReplayMiss: From a call that was not recorded, and from `stop` where
-                the simulation swallowed such an error.
+                there were such calls. The latter names the first of them, and is
+                also kept beside the tape for `tinytroupe explain`.
         """
         tape = Path(path)
+
+        def open_player(run: Run) -> Player:
+            return Player(
+                Recording(tape),
+                on_miss=run._note_miss,
+                substitute=substitute,
+                on_move=run._note_move if substitute else None,
+            )
+
         return cls(
             "replay",
             tape,
-            open_player=lambda run: Player(Recording(tape), on_miss=run._note_miss),
+            open_player=open_player,
             open_writer=lambda: None,
             resolver=resolver,
             latency=latency,
+            on_divergence=on_divergence,
         )
 
     @classmethod
@@ -210,28 +243,44 @@ class Run:
         """Ends the run: nothing is patched any more, and the tape is closed.
 
         Raises:
-            ReplayMiss: Calls of a replay had no answer: the first of them.
+            ReplayMiss: Calls of a replay had no answer: it names the first of them.
         """
+        self._end()
+        if self.report is not None and self.report.diverged:
+            raise self._sum_up(self.report)
+
+    def _end(self) -> None:
         if self._session is None:
             return
         spawns.remove()
         activate(None)
         current_branch.set(None)
         session, self._session = self._session, None
+        contested = sorted(session.contested)
         if self._writer is not None:
-            self._writer.append({"event": "ended", "contested": sorted(session.contested)})
+            self._writer.append({"event": "ended", "contested": contested})
             self._writer.close()
-        if session.contested:
-            logger.warning(
-                "Calls of %s cannot be told apart, because their threads take work from a shared "
-                "queue; name the agent with `with lane(name):` to replay them exactly",
-                ", ".join(sorted(session.contested)),
-            )
-        unplayed = self.find_unplayed()
-        if unplayed and self.mode == "replay":
-            logger.warning(
-                "%d recorded calls were not asked for: %s", len(unplayed), _name(unplayed)
-            )
+        if contested:
+            logger.warning("%s", say_contested(contested))
+        if self.mode == "replay":
+            self.report = self.describe(contested)
+            publish_report(self.report, self.path)
+            if self.report.unplayed:
+                names = ", ".join(self.report.unplayed_names[:5])
+                more = ", …" if self.report.unplayed > 5 else ""
+                count = self.report.unplayed
+                logger.warning("%d recorded calls were not asked for: %s%s", count, names, more)
+
+    def describe(self, contested: Sequence[str] = ()) -> ReplayReport:
+        """Returns what became of a replay so far."""
+        assert self._player is not None
+        return describe_replay(
+            self._player,
+            list(self.divergences),
+            ended=self._session is None,
+            moved=self.moves,
+            contested=contested,
+        )
 
     def find_unplayed(self) -> list[Take]:
         """Returns the recorded calls that this run did not ask for."""
@@ -239,20 +288,35 @@ class Run:
 
     @property
     def first_divergence(self) -> Divergence | None:
-        """The first by the recorded order; later ones may be its consequences."""
-        return min(self.divergences, key=lambda one: one.place, default=None)
+        """The one that is no consequence of another; see `find_first`."""
+        return find_first(list(self.divergences))
 
     def _note_miss(self, call: Call, reason: str) -> ReplayMiss:
         assert self._player is not None
-        divergence = describe_divergence(self._player, call, reason)
+        # Numbered before the error is raised: a consequence has a higher number than its cause.
+        arrival = next(self._arrivals)
+        divergence = describe_divergence(self._player, call, reason, arrival)
         self.divergences.append(divergence)
-        return divergence.to_error()
+        if self._on_divergence is not None:
+            self._on_divergence(divergence)
+        return make_error(divergence, str(self.path), wants_colour(sys.stderr))
+
+    def _note_move(self, call: Call, take: Take) -> None:
+        assert call.position is not None
+        self.moves.append(call.position.lane)
+
+    def _sum_up(self, report: ReplayReport) -> ReplayMiss:
+        return ReplayMiss(explain_report(report, wants_colour(sys.stderr)))
 
     def _finish(self, error: BaseException | None) -> None:
-        self.stop()
-        first = self.first_divergence
-        if first is not None and error is None:
-            raise first.to_error()
+        self._end()
+        report = self.report
+        if report is None or not report.diverged:
+            return
+        if error is None or isinstance(error, ReplayMiss):
+            # The error that ended the simulation may tell a consequence; this tells the cause.
+            raise self._sum_up(report) from error
+        logger.error("%s", explain_report(report))
 
     def __enter__(self) -> Run:
         return self.start()
@@ -275,11 +339,6 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._finish(error)
-
-
-def _name(takes: list[Take]) -> str:
-    shown = ", ".join(f"{take.lane}:{take.order}" for take in takes[:5])
-    return shown + (", …" if len(takes) > 5 else "")
 
 
 @contextmanager

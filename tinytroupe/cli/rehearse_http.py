@@ -181,7 +181,7 @@ class RehearsalServer:
         if expected is None:
             return
         given = headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(*(key.encode("utf-8", "replace") for key in (given, expected))):
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode()):
             raise Refusal("the key is wrong or missing", status=401, code="invalid_api_key")
 
     def _find_route(self, path: str) -> _Route | None:
@@ -243,9 +243,9 @@ class RehearsalServer:
 
     def _prepare(self, route: _Route, content: bytes) -> _Prepared:
         """Returns the good reply, kept from an earlier time where it can be."""
-        name = f"{route.kind}\n{route.deployment}\n".encode()
         if self._settings.canned and route.kind == "chat":
-            name = content = _CANNED_REQUEST
+            route, content = _Route("chat"), _CANNED_REQUEST
+        name = f"{route.kind}\n{route.deployment}\n".encode()
         key = hashlib.sha256(name + content).digest()
         variation = 0
         if self._settings.vary:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.transports.rehearsal.faults import Fault, parse_fault
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-N = TypeVar("N", int, float)
 
 
 def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
@@ -24,15 +22,8 @@ def add_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     add("--port", type=_read_port, default=8765, help="0 picks a free one (default: %(default)s)")
-    seconds = _at_least(float, 0.0)
-    add("--latency", type=seconds, default=0.0, metavar="SECONDS", help="before each answer")
-    add(
-        "--latency-jitter",
-        type=seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help="how much the latency varies, up and down",
-    )
+    for name, meaning in _TIMES.items():
+        add(name, type=_read_seconds, default=0.0, metavar="SECONDS", help=meaning)
     add(
         "--fault",
         type=_read_fault,
@@ -90,15 +81,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _at_least(kind: Callable[[str], N], least: N) -> Callable[[str], N]:
-    def read(text: str) -> N:
-        number = kind(text)
-        if not number >= least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return number
+_TIMES = {
+    "--latency": "before each answer (default: none)",
+    "--latency-jitter": "how much the latency varies, up and down (default: not)",
+}
 
-    read.__name__ = "number"
-    return read
+
+def _read_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
 
 
 def _read_port(text: str) -> int:

@@ -129,6 +129,20 @@ class DiskStore:
             return False
         return True
 
+    def add(self, key: str, entry: Entry) -> bool:
+        """Keeps an entry unless there is one; returns whether it did.
+
+        Who else puts an answer under this key at the same moment keeps theirs.
+
+        Raises:
+            StoreError: The store cannot be written, or the entry is too large.
+        """
+        try:
+            frame = encode_entry(key, entry)
+            return self._database.write(lambda writer: writer.write_new(key, frame))
+        except (DatabaseFailed, ValueError) as error:
+            raise StoreError(f"{self.folder} could not keep {key}: {error}") from error
+
     def delete(self, key: str) -> bool:
         """Forgets an entry; returns whether there was one.
 

@@ -152,6 +152,26 @@ class Writer(diskcache.Cache):  # type: ignore[misc]
             # diskcache gives every failure to begin this name; the true one is its context.
             raise cast(sqlite3.Error, timeout.__context__) from None
 
+    def write_new(self, key: str, value: bytes) -> bool:
+        """Commits a value unless the key has one; returns whether it did.
+
+        Raises:
+            sqlite3.Error: It could not be written; nothing has changed.
+        """
+        try:
+            return bool(self.add(key, value))
+        except diskcache.Timeout as timeout:
+            raise cast(sqlite3.Error, timeout.__context__) from None
+
+    def compact(self) -> None:
+        """Gives the space of removed entries back to the disk; needs as much again meanwhile.
+
+        Raises:
+            sqlite3.Error: It could not be done; nothing has changed.
+        """
+        self._connection.execute("VACUUM").fetchall()
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def remove_row(self, key: str) -> bool:
         """Commits the removal of a key; returns whether it was there.
 
@@ -174,15 +194,16 @@ class Writer(diskcache.Cache):  # type: ignore[misc]
         ).fetchall()
         return (rows[0][0], rows[0][1], rows[0][2:]) if rows else None
 
-    def remove_version(self, version: tuple[object, object]) -> None:
-        """Commits the removal of a row, unless it has been written anew meanwhile.
+    def remove_version(self, version: tuple[object, object]) -> bool:
+        """Commits the removal of a row, unless it has been written anew; returns whether it did.
 
         Raises:
             sqlite3.Error: It could not be removed.
         """
-        self._connection.execute(
+        cursor = self._connection.execute(
             "DELETE FROM Cache WHERE rowid = ? AND store_time IS ?", version
-        ).fetchall()
+        )
+        return cursor.rowcount > 0
 
 
 _JOURNAL_ATTEMPTS = 20

@@ -68,6 +68,16 @@ class ColouredClient:
     def embed(self, *args: Any, **options: Any) -> list[list[float]]:
         return self._finish(self.inner.embed(*args, **options))
 
+    def stream(self, call: Call | Request) -> list[str | Response]:
+        """Returns all that a stream yields, or raises what it raises."""
+        if self._loop is None:
+            return list(self.inner.stream(call))
+
+        async def gather() -> list[str | Response]:
+            return [piece async for piece in self.inner.stream(call)]
+
+        return self._loop.run_until_complete(gather())
+
     def close(self) -> None:
         self._finish(self.inner.close() if self._loop is None else self.inner.aclose())
 

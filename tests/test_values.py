@@ -62,8 +62,19 @@ class TestDigest:
     @given(json_values, json_values)
     def test_other_parameter_other_digest(self, one: Any, two: Any) -> None:
         """Requests share a digest only if their parameters are written alike."""
-        first, second = (chat_request("m", USER, tools=value).digest for value in (one, two))
-        assert (first == second) == (encode(freeze(one)) == encode(freeze(two)))
+        first, second = (chat_request("m", USER, seed=value).digest for value in (one, two))
+        written = [encode({"value": freeze(value)}) for value in (one, two)]
+        assert (first == second) == (written[0] == written[1])
+
+    @pytest.mark.parametrize("name", ["tools", "response_format", "functions"])
+    def test_order_in_a_schema_counts(self, name: str) -> None:
+        """The order of a schema's members reaches the model, and is part of the key."""
+        one = {"schema": {"reason": 1, "score": 2}}
+        two = {"schema": {"score": 2, "reason": 1}}
+        first, second = (chat_request("m", USER, **{name: value}) for value in (one, two))
+        assert list(json.loads(first.body)[name]["schema"]) == ["reason", "score"]
+        assert list(json.loads(second.body)[name]["schema"]) == ["score", "reason"]
+        assert first.digest != second.digest
 
     def test_what_is_in_the_key(self) -> None:
         """Every field of the request changes the digest."""
@@ -215,7 +226,8 @@ class TestImmutable:
     @given(json_values)
     def test_freezing_changes_no_value(self, value: Any) -> None:
         """A frozen value is written as the value it was made from."""
-        assert json.loads(encode(freeze(value))) == json.loads(json.dumps(value))
+        written = encode({"value": freeze(value)})
+        assert json.loads(written) == json.loads(json.dumps({"value": value}))
 
     @given(json_values)
     def test_frozen_values_travel(self, value: Any) -> None:

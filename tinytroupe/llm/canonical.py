@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NoReturn, TypeAlias
 
@@ -128,13 +128,24 @@ def freeze_mapping(value: Mapping[str, object], where: str = "value") -> FrozenD
     return frozen
 
 
-def encode(value: JSON) -> bytes:
+def encode(value: JSON, in_order: Iterable[str] = ()) -> bytes:
     """Writes canonical JSON: sorted keys, UTF-8, no insignificant space.
+
+    Args:
+        value: What to write.
+        in_order: Members of a mapping whose keys stay in the order in which they were
+            given, all the way down, because there the order means something.
 
     Raises:
         BadRequest: A string holds an unpaired surrogate, or the value is not JSON.
     """
     try:
+        kept = {}
+        if isinstance(value, Mapping):
+            for name in in_order:
+                if name in value:
+                    kept[name] = orjson.Fragment(orjson.dumps(value[name]))
+            value = {**value, **kept} if kept else value
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadRequest(

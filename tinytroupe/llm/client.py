@@ -1,49 +1,28 @@
-"""One chain for every model call, and its two facades.
-
-`build_chain` is the whole path of a call, in one function. Its order is part
-of the contract, for measured reasons (see docs/architecture.md), so it is not
-a list that could be reordered: people extend it with their own transport,
-store or meter sink.
-"""
+"""The two facades of the chain: one blocks, the other awaits."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import random
-import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import aclosing, closing
+from contextvars import copy_context
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
+from tinytroupe.llm.chain import Chain, ClientDefaults, Emission, Gathered, to_call
 from tinytroupe.llm.errors import BadRequest, LLMError
-from tinytroupe.llm.layers.cache import Cache, cached
-from tinytroupe.llm.layers.flight import Flight, shared
-from tinytroupe.llm.layers.handler import AttemptHandler, Handler
-from tinytroupe.llm.layers.limit import Gate, limited
-from tinytroupe.llm.layers.replay import get_active, recorded
-from tinytroupe.llm.layers.retry import retried
-from tinytroupe.llm.meter import Meter, metered
-from tinytroupe.llm.request import (
-    Attempt,
-    CacheMode,
-    Call,
-    CallOptions,
-    Request,
-    RetryPolicy,
-    embedding_request,
-)
+from tinytroupe.llm.meter import Meter
+from tinytroupe.llm.request import Attempt, Call, CallOptions, Request, embedding_request
 from tinytroupe.llm.response import Response
 from tinytroupe.llm.rules.lanes import current_branch
-from tinytroupe.llm.rules.parameters import adapt_request
 from tinytroupe.llm.runtime import AsyncioRuntime, BlockingRuntime, Runtime, run
 from tinytroupe.llm.store.entry import Store
 from tinytroupe.llm.transports.transport import Transport
 
-logger = logging.getLogger(__name__)
+__all__ = ["AsyncClient", "Client", "ClientDefaults", "Outcome", "Report"]
 
 Outcome: TypeAlias = "Response | LLMError"
 """What became of one of many calls."""
@@ -52,118 +31,7 @@ Report: TypeAlias = Callable[[int, Outcome], None]
 """Is told, as each of many calls ends, its position and what became of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientDefaults:
-    """How calls are made where their options say nothing."""
-
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    timeout_seconds: float = 60.0
-    """For one attempt as a whole."""
-    deadline_seconds: float | None = None
-    """For a call as a whole, waits included; None: as long as its attempts take."""
-    cache: CacheMode = "on"
-    max_concurrent: int | None = None
-    """Attempts on the wire at a time; None: no limit."""
-
-
-def build_chain(
-    transport: AttemptHandler,
-    cache: Cache,
-    flight: Flight,
-    gate: Gate | None,
-    defaults: ClientDefaults,
-    meter: Meter,
-    runtime: Runtime,
-) -> Handler:
-    """Puts the layers in their order; the last line is the first that a call meets."""
-    attempt = limited(transport, gate, runtime)
-    handler = retried(attempt, defaults.retry, defaults.timeout_seconds, random.random, runtime)
-    handler = cached(handler, cache)
-    handler = shared(handler, flight, cache, runtime)
-    handler = recorded(handler, runtime)
-    return metered(handler, meter, runtime)
-
-
-class _Chain:
-    """What both facades hold: the chain over a runtime, and what it is made of."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        store: Store | None,
-        defaults: ClientDefaults | None,
-        meter: Meter | None,
-        runtime: Runtime,
-    ) -> None:
-        defaults = defaults or ClientDefaults()
-        self.transport = transport
-        self.store = store
-        self.meter = meter or Meter()
-        self.defaults = defaults
-        self._runtime = runtime
-        self._flight = Flight()
-        self._gate = Gate(defaults.max_concurrent) if defaults.max_concurrent else None
-        cache = Cache(store, defaults.cache, runtime)
-        self._handle = build_chain(
-            self._attempt, cache, self._flight, self._gate, defaults, self.meter, runtime
-        )
-        _reset_after_fork(self)
-
-    async def _attempt(self, attempt: Attempt) -> Response:
-        raise NotImplementedError
-
-    def _start(self, call: Call | Request) -> Coroutine[Any, Any, Response]:
-        return self._handle(_prepare(call, self.defaults, self._runtime))
-
-    def _forget_calls(self) -> None:
-        self._flight.reset()
-        if self._gate is not None:
-            self._gate.reset()
-
-
-def _prepare(call: Call | Request, defaults: ClientDefaults, runtime: Runtime) -> Call:
-    """Returns the call as the chain takes it: adapted to its model, with its deadline set."""
-    if isinstance(call, Request):
-        call = Call(call)
-    request, notes = adapt_request(call.request)
-    for note in notes:
-        logger.debug("For %s, %s", request.model, note)
-    if request is not call.request:
-        call = replace(call, request=request)
-    allowed = call.options.deadline_seconds or defaults.deadline_seconds
-    if allowed is not None:
-        call = replace(call, expires_at=runtime.now() + allowed)
-    session = get_active()
-    return session.place(call) if session is not None else _name_lane(call)
-
-
-def _name_lane(call: Call) -> Call:
-    """Returns the call with the lane that is open around it, for the meter."""
-    branch = current_branch.get()
-    if branch is None or not branch.name or call.options.lane:
-        return call
-    return replace(call, options=replace(call.options, lane=branch.name))
-
-
-_chains: weakref.WeakSet[_Chain] = weakref.WeakSet()
-_watching_forks = False
-
-
-def _reset_after_fork(chain: _Chain) -> None:
-    # In a forked child the leaders' threads do not exist: a follower would wait for ever.
-    global _watching_forks
-    _chains.add(chain)
-    if not _watching_forks and hasattr(os, "register_at_fork"):
-        _watching_forks = True
-        os.register_at_fork(after_in_child=_forget_all_calls)
-
-
-def _forget_all_calls() -> None:
-    for chain in list(_chains):
-        chain._forget_calls()
-
-
-class Client(_Chain):
+class Client(Chain):
     """Asks a model and returns its answer, bought at most once. Blocks; safe for many threads.
 
     Args:
@@ -186,7 +54,17 @@ class Client(_Chain):
         super().__init__(transport, store, defaults, meter, runtime or BlockingRuntime())
 
     async def _attempt(self, attempt: Attempt) -> Response:
-        return self.transport.send(attempt)
+        emit, stream = attempt.call.emit, getattr(self.transport, "stream", None)
+        if emit is None or stream is None:
+            return self.transport.send(attempt)
+        with closing(stream(attempt)) as pieces:
+            gathered = Gathered()
+            with gathered.told_on_failure():
+                for piece in pieces:
+                    if not isinstance(piece, str):
+                        return cast(Response, piece)
+                    await emit(gathered.take(piece))
+                raise gathered.report_end()
 
     def send(self, call: Call | Request) -> Response:
         """Returns the answer, from the store or from the endpoint.
@@ -195,6 +73,32 @@ class Client(_Chain):
             LLMError: There is no answer; the class says why. See `tinytroupe.llm.errors`.
         """
         return run(self._start(call))
+
+    def stream(self, call: Call | Request) -> Iterator[str | Response]:
+        """Yields the answer's text as it comes, then the whole response.
+
+        Only a complete answer is stored; a stored one is yielded in one piece.
+        Leaving early ends the call. The place that MAX_CONCURRENT_MODEL_CALLS
+        gives is held until the end.
+
+        Raises:
+            LLMError: While it is read: there is no answer. Its `partial` holds what came.
+        """
+        # In a context of its own, since the caller's code runs between the pieces.
+        context = copy_context()
+        coroutine = context.run(self._start, replace(to_call(call), emit=Emission))
+        emitted = False
+        try:
+            while True:
+                yield context.run(coroutine.send, None)
+                emitted = True
+        except StopIteration as stop:
+            response: Response = stop.value
+        finally:
+            context.run(coroutine.close)
+        if not emitted and response.text:
+            yield response.text
+        yield response
 
     def send_many(
         self,
@@ -263,7 +167,7 @@ class Client(_Chain):
         self.close()
 
 
-class AsyncClient(_Chain):
+class AsyncClient(Chain):
     """Does what `Client` does without blocking the event loop; may serve several loops.
 
     Args:
@@ -286,7 +190,17 @@ class AsyncClient(_Chain):
         super().__init__(transport, store, defaults, meter, runtime or AsyncioRuntime())
 
     async def _attempt(self, attempt: Attempt) -> Response:
-        return await self.transport.asend(attempt)
+        emit, stream = attempt.call.emit, getattr(self.transport, "astream", None)
+        if emit is None or stream is None:
+            return await self.transport.asend(attempt)
+        async with aclosing(stream(attempt)) as pieces:
+            gathered = Gathered()
+            with gathered.told_on_failure():
+                async for piece in pieces:
+                    if not isinstance(piece, str):
+                        return cast(Response, piece)
+                    await emit(gathered.take(piece))
+                raise gathered.report_end()
 
     async def send(self, call: Call | Request) -> Response:
         """Returns the answer, from the store or from the endpoint.
@@ -295,6 +209,34 @@ class AsyncClient(_Chain):
             LLMError: There is no answer; the class says why. See `tinytroupe.llm.errors`.
         """
         return await self._start(call)
+
+    async def stream(self, call: Call | Request) -> AsyncIterator[str | Response]:
+        """Yields the answer's text as it comes, then the whole response. See `Client.stream`."""
+        pieces: deque[str] = deque()
+        news = asyncio.Event()
+
+        async def emit(piece: str) -> None:
+            pieces.append(piece)
+            news.set()
+
+        emitted = False
+        task = asyncio.ensure_future(self._start(replace(to_call(call), emit=emit)))
+        task.add_done_callback(lambda _: news.set())
+        try:
+            while not task.done() or pieces:
+                if not pieces:
+                    await news.wait()
+                    news.clear()
+                while pieces:
+                    emitted = True
+                    yield pieces.popleft()
+            response = task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        if not emitted and response.text:
+            yield response.text
+        yield response
 
     async def send_many(
         self,

@@ -19,8 +19,8 @@ class LLMError(Exception):
         model: The model that was asked, or None when no model was involved.
         lane: Who was asking, or None when nobody was named.
         attempts: Tries on the wire that were made for the call (0: none).
-        history: One line for each later failure of the same call, in order.
-            The error itself is always the first real cause.
+        history: One line for each other failure of the same call, in order.
+        partial: What had arrived of a streamed answer before it broke.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class LLMError(Exception):
         self.lane = lane
         self.attempts = attempts
         self.history: tuple[str, ...] = ()
+        self.partial = ""
 
     def __str__(self) -> str:
         context = [f"model {self.model}"] if self.model else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, cast
 
@@ -14,7 +14,14 @@ from tinytroupe.llm.messages import Message, MessageLike, to_messages
 Kind: TypeAlias = Literal["chat", "completion", "embedding"]
 CacheMode: TypeAlias = Literal["on", "off", "refresh", "only"]
 
+Emit: TypeAlias = Callable[[str], Awaitable[None]]
+
 CACHE_MODES: tuple[CacheMode, ...] = ("on", "off", "refresh", "only")
+
+
+_IN_ORDER = ("tools", "functions", "response_format")
+"""A model writes the members of a structure in the order in which its schema lists them, so
+that a reason comes before the score that it explains, or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class Request:
             BadRequest: The request cannot be written as JSON.
         """
         if self._body is None:
-            object.__setattr__(self, "_body", canonical.encode(self._to_wire()))
+            object.__setattr__(self, "_body", canonical.encode(self._to_wire(), _IN_ORDER))
         return cast(bytes, self._body)
 
     @property
@@ -259,6 +266,8 @@ class Call:
     """Where in the active run this call is; None outside of runs."""
     draw: str = ""
     """Which of a run's independent draws this is; empty where draws are shared."""
+    emit: Emit | None = field(default=None, compare=False, repr=False)
+    """Is handed the pieces of a streamed answer; None: the answer is wanted as a whole."""
 
     @property
     def key(self) -> str:

@@ -52,7 +52,9 @@ def shared(handler: Handler, flight: Flight, cache: Cache, runtime: Runtime) -> 
     """Lets one call per key go on; the others wait for it and share its answer or error.
 
     Where the cache is `off` or `refresh`, every caller wants an answer of their
-    own, so nothing is shared. A leader that is cancelled hands over to a follower.
+    own, so nothing is shared. A streamed call goes by itself too: whoever reads it
+    may pause as long as they like, on the very thread that would have to follow.
+    A leader that is cancelled hands over to a follower.
 
     Raises:
         TimedOut: The call's deadline passed while it waited.
@@ -90,7 +92,7 @@ def shared(handler: Handler, flight: Flight, cache: Cache, runtime: Runtime) -> 
         return None if response is None else replace(response, origin="flight", attempts=0)
 
     async def answer(call: Call) -> Response:
-        if cache.choose_mode(call) not in ("on", "only"):
+        if call.emit is not None or cache.choose_mode(call) not in ("on", "only"):
             return await handler(call)
         # A look before the flight keeps hits fast. The leader looks again inside it:
         # another leader may have stored the answer between this look and the join.

@@ -38,8 +38,11 @@ def decide_retry(error: LLMError) -> RetryDecision:
     """Decides whether another attempt can help.
 
     `x-should-retry` is obeyed where the server sent it; else failures that may
-    pass and faults of the connection are tried again, and nothing else is.
+    pass and faults of the connection are tried again, and nothing else is. A
+    stream of which pieces were given out already cannot begin again.
     """
+    if error.partial:
+        return RetryDecision(False)
     if isinstance(error, LLMAPIError):
         retry = (
             error.should_retry

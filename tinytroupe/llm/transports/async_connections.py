@@ -6,7 +6,8 @@ See `connections`, which does the same for blocking calls.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -54,23 +55,33 @@ class AsyncConnections:
             ConnectionFailed: The connection could not be made, or broke.
             ConfigError: The address or a header cannot be used.
         """
+        with _failures_named(url, timeout_seconds):
+            async with await self._open(url, headers, body, timeout_seconds) as reply:
+                return Reply(reply.status, _to_mapping(reply), await reply.read())
+
+    async def stream(
+        self, url: str, headers: dict[str, str], body: bytes, timeout_seconds: float
+    ) -> AsyncGenerator[Reply | bytes, None]:
+        """Posts a body and yields the reply without its content, then the content as it comes.
+
+        The headers must not ask for compression. Raises what `post` raises.
+        """
+        with _failures_named(url, timeout_seconds):
+            async with await self._open(url, headers, body, timeout_seconds) as reply:
+                yield Reply(reply.status, _to_mapping(reply), b"")
+                async for chunk in reply.content.iter_any():
+                    yield chunk
+
+    async def _open(self, url: str, headers: dict[str, str], body: bytes, seconds: float) -> Any:
         session = await self._get_session(url.startswith("https:"))
         await _hear_out_the_sockets()
-        try:
-            async with session.post(
-                url,
-                data=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-                allow_redirects=False,
-            ) as reply:
-                content = await reply.read()
-                told = {name.lower(): value for name, value in reply.headers.items()}
-                return Reply(reply.status, told, content)
-        except Exception as error:
-            failure = _name_failure(error, url, timeout_seconds)
-            # The cause of this one shows the header, and so the key.
-            raise failure from (None if isinstance(failure, ConfigError) else error)
+        return session.post(
+            url,
+            data=body,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=seconds),
+            allow_redirects=False,
+        )
 
     async def aclose(self) -> None:
         """Closes the running loop's connections; the next post opens new ones."""
@@ -113,6 +124,20 @@ async def _hear_out_the_sockets() -> None:
     # that an idle connection still looks good, and a stray answer would be taken for ours.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
+
+
+def _to_mapping(reply: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in reply.headers.items()}
+
+
+@contextmanager
+def _failures_named(url: str, timeout_seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        failure = _name_failure(error, url, timeout_seconds)
+        # The cause of this one shows the header, and so the key.
+        raise failure from (None if isinstance(failure, ConfigError) else error)
 
 
 def _name_failure(error: Exception, url: str, timeout_seconds: float) -> LLMError:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpcore2
@@ -31,7 +31,13 @@ _current = threading.local()
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Ends every wait on the network that this thread does inside, when the time is over."""
-    _current.ends_at = time.monotonic() + seconds
+    with _until(time.monotonic() + seconds):
+        yield
+
+
+@contextmanager
+def _until(ends_at: float) -> Iterator[None]:
+    _current.ends_at = ends_at
     try:
         yield
     finally:
@@ -174,18 +180,33 @@ class Connections:
             ConfigError: The address or a header cannot be used.
         """
         pool = self._get_pool(url.startswith("https:"), find_proxy(url))
-        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-        try:
-            with deadline(timeout_seconds):
-                reply = pool.request("POST", url, headers=fields, content=body)
-        except Exception as error:
-            failure = _name_failure(error, url, timeout_seconds)
-            # The cause of this one shows the header, and so the key.
-            raise failure from (None if isinstance(failure, ConfigError) else error)
-        told = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in reply.headers
-        }
+        with _failures_named(url, timeout_seconds), deadline(timeout_seconds):
+            reply = pool.request("POST", url, headers=_to_fields(headers), content=body)
+        told = _to_mapping(reply.headers)
         return Reply(reply.status, told, inflate(told, reply.content))
+
+    def stream(
+        self, url: str, headers: dict[str, str], body: bytes, timeout_seconds: float
+    ) -> Generator[Reply | bytes, None, None]:
+        """Posts a body and yields the reply without its content, then the content as it comes.
+
+        The headers must not ask for compression. Raises what `post` raises.
+        """
+        pool = self._get_pool(url.startswith("https:"), find_proxy(url))
+        ends_at = time.monotonic() + timeout_seconds
+        with ExitStack() as stack:
+            # The reader pauses between pieces, on this thread: the deadline holds for each wait.
+            with _failures_named(url, timeout_seconds), _until(ends_at):
+                opened = pool.stream("POST", url, headers=_to_fields(headers), content=body)
+                reply = stack.enter_context(opened)
+            yield Reply(reply.status, _to_mapping(reply.headers), b"")
+            chunks = reply.iter_stream()
+            while True:
+                with _failures_named(url, timeout_seconds), _until(ends_at):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     def close(self) -> None:
         """Closes every connection; the next post opens new ones."""
@@ -209,6 +230,24 @@ class Connections:
                     network_backend=DeadlineBackend(httpcore2.SyncBackend()),
                 )
             return self._pools[(secure, proxy)]
+
+
+def _to_fields(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def _to_mapping(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields}
+
+
+@contextmanager
+def _failures_named(url: str, timeout_seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        failure = _name_failure(error, url, timeout_seconds)
+        # The cause of this one shows the header, and so the key.
+        raise failure from (None if isinstance(failure, ConfigError) else error)
 
 
 def _name_failure(error: Exception, url: str, timeout_seconds: float) -> LLMError:

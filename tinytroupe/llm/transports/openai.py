@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, closing
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,6 +14,7 @@ import tinytroupe
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.response import Response
+from tinytroupe.llm.transports.streaming import STREAM_HEADERS, StreamReading, make_stream_body
 from tinytroupe.llm.transports.wire import (
     PATHS,
     Reply,
@@ -100,6 +103,37 @@ class OpenAITransport:
                 attempt.timeout_seconds,
             )
         return self._read(attempt, reply, started)
+
+    def stream(self, attempt: Attempt) -> Generator[str | Response, None, None]:
+        """Yields the answer's text as it comes, then the whole response. Raises as `send` does."""
+        started = time.monotonic()
+        reading = StreamReading(attempt)
+        received = self._get_connections().stream(
+            self._find_address() + self._find_path(attempt),
+            {**self._make_headers(), **STREAM_HEADERS, **self._make_credentials()},
+            make_stream_body(attempt.call.request),
+            attempt.timeout_seconds,
+        )
+        with closing(received):
+            for part in received:
+                yield from reading.take(part)
+        yield self._read(attempt, reading.finish(), started)
+
+    async def astream(self, attempt: Attempt) -> AsyncGenerator[str | Response, None]:
+        """Does what `stream` does without blocking the event loop."""
+        started = time.monotonic()
+        reading = StreamReading(attempt)
+        received = self._get_async_connections().stream(
+            self._find_address() + self._find_path(attempt),
+            {**self._make_headers(), **STREAM_HEADERS, **await self._amake_credentials()},
+            make_stream_body(attempt.call.request),
+            attempt.timeout_seconds,
+        )
+        async with aclosing(received):
+            async for part in received:
+                for text in reading.take(part):
+                    yield text
+        yield self._read(attempt, reading.finish(), started)
 
     def close(self) -> None:
         with self._lock:

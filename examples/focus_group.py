@@ -255,6 +255,25 @@ def read_personas(folder: Path, count: int | None) -> list[dict[str, Any]]:
     return personas
 
 
+def read_brief(file: Path) -> str:
+    """Reads what the focus group is about.
+
+    Raises:
+        SystemExit: It cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(f"The brief cannot be read: {error}") from error
+
+
+def check_folders(*files: Path | None) -> None:
+    """Raises SystemExit where a result has no folder to go to, before anything is paid for."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise SystemExit(f"There is no folder {file.parent} for {file.name}")
+
+
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     def positive(text: str) -> int:
         if int(text) < 1:
@@ -282,7 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.config:
         os.environ["TINYTROUPE_CONFIG"] = str(chosen.config.resolve())
     personas = read_personas(chosen.folder, chosen.personas)
-    group = FocusGroup(personas, chosen.brief.read_text(encoding="utf-8"), chosen.rounds)
+    group = FocusGroup(personas, read_brief(chosen.brief), chosen.rounds)
+    check_folders(chosen.output, chosen.report)
     started = time.monotonic()
     try:
         with show_progress(group) as tick:

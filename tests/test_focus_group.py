@@ -221,6 +221,27 @@ def test_the_program_runs_from_any_folder_and_config(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--brief", "nowhere.md"), "nowhere.md"),
+        (("--output", "nowhere/transcript.md"), "no folder nowhere"),
+        (("--folder", "nowhere"), "holds 0 personas"),
+        (("--personas", "99"), f"holds {len(PERSONAS)} personas"),
+        (("--workers", "0"), "at least 1"),
+    ],
+)
+def test_a_wrong_option_is_said_before_anything_is_asked(
+    tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
+    """What cannot be read or written is one sentence, and nothing was bought for it."""
+    ended = run("focus_group.py", *options, folder=tmp_path)
+    assert ended.returncode != 0
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("path", PERSONAS, ids=[path.stem for path in PERSONAS])
 def test_personas_are_rich(path: Path) -> None:
     """Each persona has an age, work, household, values, a way of speaking and much else."""

@@ -73,6 +73,7 @@ def test_a_flipped_bit_costs_one_entry_only(store, caplog):
     assert store.get(KEYS[7]) is None
     assert store.get(KEYS[7]) is None
     assert store.damaged == 1
+    assert len(store) == 19
     (warning,) = read_warnings(caplog)
     (saved,) = (store.folder / "damaged").iterdir()
     assert KEYS[7] in warning
@@ -201,6 +202,14 @@ def test_planted_values_of_every_kind_are_a_miss(store, value, mode):
     assert store.damaged == 1
     assert store.put(KEYS[0], make_entry(KEYS[0]))
     assert_others_are_served(store)
+
+
+@pytest.mark.parametrize("mode", [0, 2, 3, 4])
+def test_only_rows_of_the_right_mode_are_read(store, mode):
+    """A row that says it is something else than bytes is not read, whatever its bytes are."""
+    change(store, "UPDATE Cache SET mode = ? WHERE key = ?", mode, KEYS[0])
+    assert store.get(KEYS[0]) is None
+    assert store.damaged == 1
 
 
 def test_a_planted_file_name_removes_nothing(store, tmp_path):

@@ -254,6 +254,34 @@ def test_damage_in_a_read_only_folder_is_reported_once(tmp_path, caplog, protect
     store.close()
 
 
+def test_a_read_only_view_of_a_folder_in_use_never_lies(tmp_path):
+    """Where others write what this process may only read, a look gives the old or the new."""
+    folder, view = tmp_path / "answers", tmp_path / "view"
+    view.mkdir()
+    writer = DiskStore(folder)
+    old = {f"key-{number}": Entry(bytes([number % 256]) * 3000, b"") for number in range(1500)}
+    for key, entry in old.items():
+        assert writer.put(key, entry)
+    writer.close()
+    if not mount("--bind", str(folder), str(view)) or not mount("-o", "remount,bind,ro", str(view)):
+        pytest.skip("only root can mount a read-only view")
+    try:
+        reader = DiskStore(view)
+        assert all(reader.get(key) == entry for key, entry in list(old.items())[::50])
+        new = {key: Entry(entry.record[::2] + b"new", b"") for key, entry in old.items()}
+        for key in reversed(new):
+            assert writer.put(key, new[key])
+        writer.close()
+        found = {key: reader.get(key) for key in old}
+        assert all(found[key] in (old[key], new[key], None) for key in old)
+        assert reader.damaged == 0
+        reader.close()
+        assert all(reader.get(key) == entry for key, entry in new.items())
+        reader.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(view)], check=True)
+
+
 def test_a_folder_that_is_read_only_for_a_while_heals(tmp_path, protect):
     """When the folder can be written again, the same store writes, and sees what it wrote."""
     store = fill(tmp_path / "answers")
@@ -340,10 +368,13 @@ def test_an_old_cache_is_recognised(tmp_path, name, protocol):
     assert pickle.loads(path.read_bytes()) == {"key": "value"}
 
 
-def test_a_lock_is_waited_for_only_so_long(tmp_path, caplog):
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_lock_is_waited_for_only_so_long(tmp_path, caplog, opened):
     """A put that another program locks out fails after its wait; looks go on, and so do puts."""
     fill(tmp_path / "answers")
     store = DiskStore(tmp_path / "answers", wait_seconds=0.05)
+    if opened:
+        assert store.put(KEYS[0], make_entry(KEYS[0]))
     with closing(sqlite3.connect(store.folder / "cache.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for number in range(3):
@@ -409,6 +440,11 @@ def test_too_many_open_files_are_not_taken_for_damage(tmp_path, caplog):
             outcomes.append((store.get(KEYS[0]), store.put("new", make_entry("new"))))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        # However the store came to read, it must see what others write from now on.
+        other = DiskStore(store.folder)
+        assert other.put("other", make_entry(str(spare)))
+        assert store.get("other") == make_entry(str(spare))
+        other.close()
         store.close()
     assert outcomes[0] == (None, False)
     assert outcomes[-1] == (make_entry(KEYS[0]), True)

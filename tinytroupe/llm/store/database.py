@@ -171,8 +171,6 @@ class Database:
             self._open_reader()
             self._writer = Writer(self.path, self._patience_seconds)
             self._written_file = _identify(self.path)
-            # What was opened while the folder could not be written may not see new entries.
-            self._drop_reader()
             return self._writer
 
     def _drop_reader(self) -> None:
@@ -206,12 +204,11 @@ def make_folder(folder: Path) -> None:
     Raises:
         StoreError: It is a file, or cannot be made.
     """
-    if folder.is_dir():
-        return
-    if folder.exists():
-        raise StoreError(_explain_file(folder))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StoreError(_explain_file(folder)) from error
     except OSError as error:
         raise StoreError(
             f"the folder {folder} for the cache cannot be made ({error.strerror}); "

@@ -57,8 +57,6 @@ def explain_failure(error: BaseException, folder: Path) -> Failure:
     """Names the reason behind an error of SQLite or of the file system."""
     import sqlite3
 
-    if isinstance(error, StoreError) and error.__cause__ is not None:
-        error = error.__cause__
     while isinstance(error.__context__, sqlite3.Error):
         error = error.__context__  # what went wrong, when a failed rollback hides it
     if isinstance(error, OSError):

@@ -63,17 +63,18 @@ def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
     Raises:
         StoreError: It belongs to another program.
     """
+    rows = connection.execute("SELECT CAST(name AS BLOB) FROM sqlite_master").fetchall()
+    if not rows:
+        return False
+    # Looked at after the tables: both are committed at once, so where another process has just
+    # made them, the mark is there too.
     ((mark,),) = connection.execute("PRAGMA application_id").fetchall()
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE name = 'Cache'").fetchall()
-    if mark == APPLICATION_ID and rows:
+    if mark == APPLICATION_ID and (b"Cache",) in rows:
         return True
-    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    if tables:
-        raise StoreError(
-            f"{path} was written by another program, not by this cache of answers; "
-            "choose another folder for the cache, or move that file away"
-        )
-    return False
+    raise StoreError(
+        f"{path} was written by another program, not by this cache of answers; "
+        "choose another folder for the cache, or move that file away"
+    )
 
 
 def _check_header(path: Path, size_bytes: int) -> None:

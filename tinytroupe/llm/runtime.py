@@ -9,6 +9,7 @@ time.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -118,3 +119,17 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return stop.value  # type: ignore[no-any-return]
     coroutine.close()
     raise RuntimeError("a coroutine of the synchronous client suspended")
+
+
+def is_beside_others() -> bool:
+    """Tells whether the caller is a thread or task that others may run beside.
+
+    It is not in the program's main thread, outside of an event loop or in the
+    only task of one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return True
+    try:
+        return len(asyncio.all_tasks()) > 1
+    except RuntimeError:  # No event loop is running.
+        return False

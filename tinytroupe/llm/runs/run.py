@@ -171,6 +171,7 @@ class Run:
         *,
         at: Point | None = None,
         replace: Mapping[str, str] | None = None,
+        samples: Samples = "lane",
         resolver: Resolver | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Run:
@@ -183,6 +184,7 @@ class Run:
                 from 0), a lane's name (all its calls), a line of the tape (an
                 int), or a function of a `Take`. None: where calls differ.
             replace: A call (`lisa:3`) → the text that stands for its answer.
+            samples: See `record`.
             resolver: Names the agent that makes a call, where no lane is open.
             settings: What the header tells of the settings, secrets removed.
 
@@ -210,7 +212,12 @@ class Run:
             return TapeWriter(target, {**describe_run("fork", settings), "forked_from": origin})
 
         return cls(
-            "fork", target, open_player=open_player, open_writer=open_writer, resolver=resolver
+            "fork",
+            target,
+            open_player=open_player,
+            open_writer=open_writer,
+            samples=samples,
+            resolver=resolver,
         )
 
     def start(self) -> Run:

@@ -33,7 +33,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     5: ("tinytroupe.llm.config.*", "tinytroupe.llm.runs.*"),
     4: ("tinytroupe.llm.client", "tinytroupe.llm.chain", "tinytroupe.llm.meter"),
     3: ("tinytroupe.llm.layers.*", "tinytroupe.llm.transports.*"),
-    2: ("tinytroupe.llm.runtime", "tinytroupe.llm.spawns", "tinytroupe.llm.store.*"),
+    2: ("tinytroupe.llm.runtime", "tinytroupe.llm.spawns.*", "tinytroupe.llm.store.*"),
     1: ("tinytroupe.llm.rules.*",),
     0: (
         "tinytroupe.llm.response",
@@ -53,6 +53,7 @@ ONE_ROOM = (
     "tinytroupe.llm.transports.rehearsal.*",
     "tinytroupe.llm.store.*",
     "tinytroupe.llm.runs.*",
+    "tinytroupe.llm.spawns.*",
 )
 """Folders that are one part in several files, which may use each other, though not in a circle."""
 
@@ -80,6 +81,7 @@ SIDEWAYS: dict[tuple[str, str], str] = {
     ("tinytroupe.llm.chain", "tinytroupe.llm.meter"): "the meter is the outermost layer",
     ("tinytroupe.llm.client", "tinytroupe.llm.chain"): "the facades drive the chain",
     ("tinytroupe.llm.client", "tinytroupe.llm.meter"): "calls may be added up in one place",
+    ("tinytroupe.llm.runs.activation", "tinytroupe.llm.config.*"): "settings may ask for a run",
     ("tinytroupe.__main__", "tinytroupe.cli"): "python -m tinytroupe is the command",
     ("tinytroupe.utils", "tinytroupe.openai_utils"): "both doors share the process's templates",
     ("tinytroupe.openai_utils", "tinytroupe.llm.process"): "the process-wide state",
@@ -89,7 +91,7 @@ SIDEWAYS: dict[tuple[str, str], str] = {
 COLOURED = ("asyncio", "time", "sched", "selectors")
 MAY_BE_COLOURED = (
     "tinytroupe.llm.runtime",
-    "tinytroupe.llm.spawns",
+    "tinytroupe.llm.spawns.*",
     "tinytroupe.llm.client",
     "tinytroupe.llm.transports.*",
 )
@@ -110,10 +112,13 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pydantic": ("tinytroupe.llm.talk.*",),
     "azure": ("tinytroupe.llm.transports.azure",),
     "bpe_openai": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
+    "backports": ("tinytroupe.llm.store.compression",),
+    "compression": ("tinytroupe.llm.store.compression",),
+    "rich": ("tinytroupe.cli.tables",),
 }
 """Who may import what is not ours and not the standard library's."""
 
-OPTIONAL = ("azure", "bpe_openai")
+OPTIONAL = ("azure", "backports", "bpe_openai", "rich")
 """Packages of an extra; each has one module that knows how to do without it."""
 
 VAGUE_NAMES = {"utils", "util", "helper", "helpers", "common", "misc", "base"}

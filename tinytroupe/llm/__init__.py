@@ -1,11 +1,13 @@
 """Everything that a simulation needs to ask models: import it from here.
 
 Each name is loaded when it is first used, so that importing this package
-loads no SDK, no event loop and no store.
+loads no SDK, no event loop and no store. Only where the environment asks for a
+run, importing it begins that run, before a simulation can have spawned anything.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -149,3 +151,9 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if os.environ.get("TINYTROUPE_RUN"):
+    from tinytroupe.llm.runs.activation import begin_from_environment
+
+    begin_from_environment()

@@ -50,16 +50,24 @@ class ProcessState:
     def get_settings(self) -> Settings:
         """Returns the settings in effect; reads them when that has not been done.
 
+        The run that they ask for, if any, begins then.
+
         Raises:
             ConfigError: They cannot be used; the message says where and why.
+            StoreError: The tape of the run that they ask for cannot be used.
         """
         settings = self._settings
         if settings is not None:
             return settings
         with self._lock:
             if self._settings is None:
-                self._settings = load_settings(arguments=self._forced)
-                _apply_log_level(self._settings)
+                settings = load_settings(arguments=self._forced)
+                _apply_log_level(settings)
+                if settings.run is not None:
+                    from tinytroupe.llm.runs.activation import begin_run
+
+                    begin_run(settings)
+                self._settings = settings
             return self._settings
 
     def forget_settings(self) -> None:

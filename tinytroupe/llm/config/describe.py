@@ -15,6 +15,7 @@ _WIDTH = 88
 
 _SECTION_DOCS = {
     "OpenAI": "How models are asked. The name is TinyTroupe's; it holds for every endpoint.",
+    "Run": "Recording a simulation, and replaying it.",
     "Simulation": "The simulation's own: any key may stand here and is kept as it is.",
     "Logging": "What the program tells while it runs.",
 }

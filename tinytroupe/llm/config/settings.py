@@ -63,6 +63,9 @@ class Settings:
     cache_file_name: str
     max_content_display_length: int
     on_failure: Literal["raise", "none"]
+    run: str | None
+    cache_samples: Literal["lane", "shared"]
+    resolver: str | None
     rai_harmful_content_prevention: bool
     rai_copyright_infringement_prevention: bool
     loglevel: str

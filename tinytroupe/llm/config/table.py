@@ -230,6 +230,41 @@ _ROWS = (
         choices=("raise", "none"),
     ),
     Setting(
+        "run",
+        "Run",
+        "RUN",
+        "text",
+        None,
+        "What every model call of the simulation takes part in: record:PATH (record onto a new "
+        "tape), resume:PATH (go on with a tape that was cut off), replay:PATH (answer every call "
+        "from a tape, without a network), or fork:PATH:to=NEW, with :at=lisa:3 to say where the "
+        "fork goes live. The run begins when the settings are first read; with the environment "
+        "variable, and with the commands of the same names, when tinytroupe is imported, which "
+        "is before any thread. Empty: no run.",
+        optional=True,
+    ),
+    Setting(
+        "cache_samples",
+        "Run",
+        "CACHE_SAMPLES",
+        "choice",
+        "lane",
+        "What agents get that ask the same in a run. lane: each draws an answer of its own, and "
+        "asking again is a new draw. shared: one answer for all, as outside of runs.",
+        choices=("lane", "shared"),
+    ),
+    Setting(
+        "resolver",
+        "Run",
+        "RESOLVER",
+        "name",
+        None,
+        "The dotted path of a function that is given a call and returns the name of the agent "
+        "that makes it, or None; for simulations whose threads take work from a queue. Empty: "
+        "agents are told apart by their threads and tasks, and by the names that lane() gives.",
+        optional=True,
+    ),
+    Setting(
         "rai_harmful_content_prevention",
         "Simulation",
         "RAI_HARMFUL_CONTENT_PREVENTION",

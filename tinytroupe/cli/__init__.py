@@ -22,11 +22,16 @@ FAILED = 2
 INTERRUPTED = 130
 
 COMMANDS = {
+    "cache": (
+        "tinytroupe.cli.cache",
+        "look into the stored answers, take them elsewhere, thin them out",
+    ),
     "config": ("tinytroupe.cli.config", "show the settings and where each came from"),
     "rehearse-server": (
         "tinytroupe.cli.rehearse_server",
         "serve rehearsed answers, as an endpoint that needs no model",
     ),
+    "runs": ("tinytroupe.cli.runs", "look at recorded runs, check them, take them elsewhere"),
 }
 """Subcommand → its module, and what it does in a line."""
 

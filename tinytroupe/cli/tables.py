@@ -33,16 +33,18 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def say_table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> None:
+def say_table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
+) -> None:
     """Prints rows in aligned columns; on a terminal each line is cut to its width.
 
     Args:
         headers: The names of the columns.
         rows: A cell for each column.
-        right: The names of columns whose cells stand at the right, separated by spaces.
+        right: The names of columns whose cells stand at the right.
     """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in write_table(headers, rows, right.split(), width):
+    for line in write_table(headers, rows, right, width):
         say(line)
 
 

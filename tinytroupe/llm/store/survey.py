@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,14 @@ class Survey:
                 f"{DATABASE_NAME}: {rows[0][0]} rows that this store never writes; "
                 "they are never read"
             )
+
+    def measure_files(self) -> int:
+        """Returns the bytes of all files in the folder."""
+        sizes = 0
+        for path in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # SQLite's log comes and goes
+                sizes += path.stat().st_size if path.is_file() else 0
+        return sizes
 
     def find_stray_files(self) -> Iterator[tuple[Path, str]]:
         """Yields files in the folder that no entry needs, and what each is."""

@@ -26,7 +26,8 @@ TAPE_FORMAT = 1
 """Raised when an older reader could not make sense of the lines."""
 
 _HASH_LENGTH = 32
-_TAIL_LENGTH = len(b',"hash":""}\n') + _HASH_LENGTH
+_TAIL_START = b',"hash":"'
+_TAIL_LENGTH = len(_TAIL_START) + _HASH_LENGTH + len(b'"}\n')
 
 
 def seal(event: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
@@ -116,7 +117,11 @@ class TapeReader:
             claimed = content[end - 3 - _HASH_LENGTH : end - 3].decode("ascii", "replace")
             try:
                 event = orjson.loads(content[offset:end])
-                intact = claimed == _hash(body, previous) and isinstance(event, dict)
+                intact = (
+                    claimed == _hash(body, previous)
+                    and content.startswith(_TAIL_START, end - _TAIL_LENGTH)
+                    and isinstance(event, dict)
+                )
             except ValueError:
                 event, intact = {}, False
             yield Line(number, offset, end - offset, event if intact else {}, intact)

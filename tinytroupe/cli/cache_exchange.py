@@ -1,0 +1,219 @@
+"""`tinytroupe cache export`, `import` and `merge`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from tinytroupe.cli.entry_facts import UNREADABLE, make_filter, select_rows
+from tinytroupe.cli.quantities import show_size
+from tinytroupe.cli.tables import clean, count, progress, say, say_json, track
+from tinytroupe.llm.errors import StoreError
+from tinytroupe.llm.store.compression import BrokenFile, is_compressed, read_lines, write_file
+from tinytroupe.llm.store.disk import DiskStore
+from tinytroupe.llm.store.entry import Entry
+from tinytroupe.llm.store.exchange import DamagedLine, NewerFormat, read_line, write_line
+from tinytroupe.llm.store.survey import Survey
+
+_AMISS = 1
+_MOST_SHOWN = 10
+_PICKLE_SUFFIXES = (".pickle", ".pkl")
+_PICKLE_START = b"\x80"
+
+Fate: TypeAlias = Literal["new", "same", "other"]
+"""What became of an entry: it was taken in; it was here already; another answer was here."""
+
+
+def run_export(args: argparse.Namespace, folder: Path) -> int:
+    """Writes the answers to a file. Exit code 1: damaged ones were left out.
+
+    Raises:
+        StoreError: There is no cache, or one of both cannot be read or written.
+        ConfigError: The file is to be compressed, and the package for that is missing.
+    """
+    survey = Survey(folder)
+    rows = track(survey.list_rows(), "Exporting", survey.sum_up().entries)
+    written, damaged = 0, []
+    with write_file(args.file, replace=args.force) as file:
+        for row in select_rows(survey, rows, make_filter(args)):
+            try:
+                entry = survey.read(row)
+            except UNREADABLE as damage:
+                damaged.append({"key": row.key, "problem": str(damage)})
+                continue
+            if entry is not None:
+                file.write(write_line(row.key, entry, row.stored_at_seconds))
+                written += 1
+    size_bytes = args.file.stat().st_size
+    if args.json:
+        say_json({"exported": written, "size_bytes": size_bytes, "damaged": damaged})
+    else:
+        say(f"{count(written, 'answer')} written to {args.file} ({show_size(size_bytes)})")
+        _show_some("left out, since they are damaged", [one["key"] for one in damaged])
+    return _AMISS if damaged else 0
+
+
+@dataclass(slots=True)
+class Intake:
+    """Takes entries into a store, and counts; never over an answer that is there."""
+
+    store: DiskStore
+    new: int = 0
+    same: int = 0
+    others: list[str] = field(default_factory=list)
+    """Keys under which the store has another answer, which it keeps."""
+
+    def take(self, key: str, entry: Entry) -> Fate:
+        """Keeps an entry where there is none.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        present = self.store.get(key)
+        if present is None:
+            try:
+                if self.store.add(key, entry):
+                    self.new += 1
+                    return "new"
+            except StoreError as error:
+                raise StoreError(
+                    f"{error.message}. Before that, {count(self.new, 'answer')} came in"
+                ) from error
+            present = self.store.get(key)
+        if present is None or _read_answer(present) == _read_answer(entry):
+            self.same += 1
+            return "same"
+        self.others.append(key)
+        return "other"
+
+    def tell(self) -> dict[str, Any]:
+        """Returns the counts for JSON."""
+        return {"imported": self.new, "already_there": self.same, "other_answer_kept": self.others}
+
+    def show(self) -> None:
+        """Prints the counts."""
+        say(f"{count(self.new, 'answer')} came in, {self.same:,} were there already")
+        _show_some("kept as they are, since another answer was there", self.others)
+
+
+def _read_answer(entry: Entry) -> bytes:
+    """Returns the answer itself, without how long it took and the like."""
+    return entry.record.partition(b"\n")[2]
+
+
+def _show_some(what: str, names: list[str]) -> None:
+    if names:
+        say(f"{len(names):,} {what}:")
+        for name in names[:_MOST_SHOWN]:
+            say(f"  {clean(name)}")
+        if len(names) > _MOST_SHOWN:
+            say(f"  and {len(names) - _MOST_SHOWN:,} more (--json lists them)")
+
+
+def run_import(args: argparse.Namespace, folder: Path) -> int:
+    """Takes in answers from a file. Exit code 1: some of it could not be taken in.
+
+    Raises:
+        StoreError: The file cannot be read, is of a newer format, or is a pickle
+            that holds what no cache of TinyTroupe holds; or the store cannot be written.
+        ConfigError: The file is compressed, and the package for that is missing.
+    """
+    if is_pickle(args.file):
+        from tinytroupe.cli.old_cache import import_pickle
+
+        return import_pickle(args, Intake(DiskStore(folder)))
+    intake = Intake(DiskStore(folder))
+    damaged: list[dict[str, Any]] = []
+
+    def note(number: int, problem: str) -> None:
+        damaged.append({"line": number, "problem": problem})
+
+    _import_lines(args.file, intake, note)
+    if args.json:
+        say_json({**intake.tell(), "damaged_lines": damaged})
+    else:
+        intake.show()
+        _show_some(
+            "lines were passed over",
+            [f"line {one['line']}: {one['problem']}" for one in damaged],
+        )
+    return _AMISS if damaged else 0
+
+
+def is_pickle(path: Path) -> bool:
+    """Tells by its name or its first byte whether a file is a pickle.
+
+    Raises:
+        StoreError: The file cannot be read.
+    """
+    if path.suffix in _PICKLE_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == _PICKLE_START
+    except FileNotFoundError:
+        raise StoreError(f"there is no file {path}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _import_lines(path: Path, intake: Intake, note: Callable[[int, str], None]) -> None:
+    number = 0
+    # Of a compressed file it is not known how much there will be.
+    total = None if is_compressed(path) else path.stat().st_size
+    with progress("Importing", total) as advance:
+        try:
+            for number, line in read_lines(path):
+                advance(1 if total is None else len(line or b""))
+                if line is None:
+                    note(number, "it is too long to be an entry")
+                elif line.strip():
+                    _import_line(number, line, intake, note)
+        except BrokenFile as damage:
+            note(number + 1, str(damage))
+
+
+def _import_line(
+    number: int, line: bytes, intake: Intake, note: Callable[[int, str], None]
+) -> None:
+    try:
+        intake.take(*read_line(line))
+    except DamagedLine as damage:
+        note(number, str(damage))
+    except NewerFormat as error:
+        raise StoreError(
+            f"line {number}: {error.message}. Before that, {count(intake.new, 'answer')} came in"
+        ) from error
+
+
+def run_merge(args: argparse.Namespace, folder: Path) -> int:
+    """Takes in what another cache has and this one has not. Exit code 1: some was damaged there.
+
+    Raises:
+        StoreError: One of both cannot be read, or this one cannot be written.
+    """
+    other = Survey(args.folder)
+    with suppress(FileNotFoundError):
+        if os.path.samefile(args.folder, folder):
+            raise StoreError(f"{folder} is this cache itself; name another one")
+    intake = Intake(DiskStore(folder))
+    damaged = []
+    for row in track(other.list_rows(), "Merging", other.sum_up().entries):
+        try:
+            entry = other.read(row)
+        except UNREADABLE as damage:
+            damaged.append({"key": row.key, "problem": str(damage)})
+            continue
+        if entry is not None:
+            intake.take(row.key, entry)
+    if args.json:
+        say_json({**intake.tell(), "damaged": damaged})
+    else:
+        intake.show()
+        _show_some("left there, since they are damaged", [one["key"] for one in damaged])
+    return _AMISS if damaged else 0

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         StoreError,
         TemplateError,
         TimedOut,
+        ToolRoundsExceeded,
     )
     from tinytroupe.llm.messages import Message
     from tinytroupe.llm.meter import CallRecord, Meter, Totals
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
         completion_request,
         embedding_request,
     )
-    from tinytroupe.llm.response import Response, Usage, parse_response
+    from tinytroupe.llm.response import Response, ToolCall, Usage, parse_response
     from tinytroupe.llm.store.disk import DiskStore
     from tinytroupe.llm.store.entry import Entry, Store
     from tinytroupe.llm.store.memory import MemoryStore
@@ -105,6 +106,8 @@ __all__ = [
     "StoreError",
     "TemplateError",
     "TimedOut",
+    "ToolCall",
+    "ToolRoundsExceeded",
     "Totals",
     "Transport",
     "Usage",
@@ -128,7 +131,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "completion_request",
         "embedding_request",
     ),
-    "response": ("Response", "Usage", "parse_response"),
+    "response": ("Response", "ToolCall", "Usage", "parse_response"),
     "store.disk": ("DiskStore",),
     "store.entry": ("Entry", "Store"),
     "store.memory": ("MemoryStore",),

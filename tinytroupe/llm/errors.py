@@ -72,7 +72,33 @@ class TemplateError(LLMError):
 
 
 class ParseError(LLMError):
-    """An answer does not have the shape that was asked for."""
+    """An answer does not have the shape that was asked for.
+
+    Attributes:
+        wanted: What should have been there, such as `a JSON object`; empty: not told.
+        line: Where in the answer the trouble is, from 1; None: in the answer as a whole.
+        column: From 1; None where `line` is.
+        excerpt: What the answer says there, with `▸` at the place.
+        answer: The text that could not be read; empty: not told.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        wanted: str = "",
+        place: tuple[int, int] | None = None,
+        excerpt: str = "",
+        answer: str = "",
+        model: str | None = None,
+        lane: str | None = None,
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, model=model, lane=lane, attempts=attempts)
+        self.wanted = wanted
+        self.line, self.column = place or (None, None)
+        self.excerpt = excerpt
+        self.answer = answer
 
 
 class StoreError(LLMError):
@@ -89,6 +115,32 @@ class CacheMiss(LLMError):
 
 class ReplayMiss(LLMError):
     """The tape that is being replayed holds no answer for this call."""
+
+
+class ToolRoundsExceeded(LLMError):
+    """A model went on calling tools beyond the rounds that it was given.
+
+    Attributes:
+        runs: What was run so far, in order: `tinytroupe.llm.talk.tools.ToolRun`.
+        messages: The conversation, the model's last calls included.
+        response: The last `Response`, whose tool calls were not run.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        runs: tuple[object, ...] = (),
+        messages: tuple[object, ...] = (),
+        response: object = None,
+        model: str | None = None,
+        lane: str | None = None,
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, model=model, lane=lane, attempts=attempts)
+        self.runs = runs
+        self.messages = messages
+        self.response = response
 
 
 class LLMAPIError(LLMError):

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import orjson
 
-from tinytroupe.llm.errors import BODY_EXCERPT_LENGTH, MalformedResponse
+from tinytroupe.llm.errors import BODY_EXCERPT_LENGTH, MalformedResponse, ParseError
 from tinytroupe.llm.request import Kind
 
 Origin: TypeAlias = Literal["live", "cache", "flight", "tape"]
@@ -39,6 +39,47 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish that a tool be called."""
+
+    id: str
+    """By which the result is sent back; made up where the endpoint gave none."""
+    name: str
+    """Of the tool, as the model wrote it; there may be no such tool."""
+    arguments: str
+    """As the model wrote them: a JSON object, or what it takes for one."""
+
+    @property
+    def parsed_arguments(self) -> dict[str, Any]:
+        """The arguments as a new dictionary; empty where the model wrote nothing.
+
+        Raises:
+            ParseError: They are not a JSON object.
+        """
+        if not self.arguments.strip():
+            return {}
+        wanted = f"a JSON object with the arguments of {self.name}"
+        try:
+            parsed = orjson.loads(self.arguments)
+        except orjson.JSONDecodeError as error:
+            raise ParseError(
+                f"wanted {wanted}, but what came is not JSON at line {error.lineno}, column "
+                f"{error.colno}: {error.msg}",
+                wanted=wanted,
+                place=(error.lineno, error.colno),
+                excerpt=_mark(self.arguments, error.pos),
+                answer=self.arguments,
+            ) from error
+        if not isinstance(parsed, dict):
+            raise ParseError(
+                f"wanted {wanted}, but what came is {self.arguments[:80]!r}",
+                wanted=wanted,
+                answer=self.arguments,
+            )
+        return parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +119,18 @@ class Response:
         return cast("dict[str, Any]", self.raw["choices"][0]["message"])
 
     @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """What the model wants to be called, in its order; empty where it calls nothing.
+
+        Raises:
+            MalformedResponse: What the answer has for a tool call is not one.
+        """
+        if self.kind != "chat":
+            return ()
+        calls = self.message.get("tool_calls") or ()
+        return tuple([_read_tool_call(call, place) for place, call in enumerate(calls)])
+
+    @property
     def embeddings(self) -> list[list[float]]:
         """The vectors in the order of the texts; only for `embedding`."""
         rows = sorted(self.raw["data"], key=lambda row: cast(int, row["index"]))
@@ -107,6 +160,22 @@ class Response:
             "request_id": self.request_id,
         }
         return orjson.dumps(facts) + b"\n" + self.content
+
+
+def _read_tool_call(call: object, place: int) -> ToolCall:
+    if not isinstance(call, dict):
+        raise MalformedResponse(f"tool call {place} is not an object but {call!r}"[:200])
+    # OpenAI calls a tool that takes free text `custom`, and what it is given `input`.
+    called = call.get("function") or call.get("custom") or {}
+    arguments = called.get("arguments", called.get("input")) or ""
+    if not isinstance(arguments, str):
+        # Some compatible servers send the object itself in place of its JSON.
+        arguments = orjson.dumps(arguments).decode()
+    return ToolCall(call.get("id") or f"call_{place}", called.get("name") or "", arguments)
+
+
+def _mark(text: str, place: int) -> str:
+    return f"{text[max(place - 40, 0) : place]}▸{text[place : place + 40]}"
 
 
 def from_record(record: bytes, origin: Origin) -> Response:

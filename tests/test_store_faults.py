@@ -64,28 +64,40 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-@pytest.fixture
-def protect(tmp_path):
+class Protection:
     """Makes folders really read-only, for root as well."""
-    mounted, changed = [], []
 
-    def make_read_only(folder: Path) -> None:
+    def __init__(self) -> None:
+        self._mounted: list[Path] = []
+        self._changed: list[tuple[Path, int]] = []
+
+    def __call__(self, folder: Path) -> None:
         if mount("--bind", str(folder), str(folder)):
-            mounted.append(folder)
+            self._mounted.append(folder)
             assert mount("-o", "remount,bind,ro", str(folder))
         else:
             for path in (*folder.iterdir(), folder):
-                changed.append((path, path.stat().st_mode))
+                self._changed.append((path, path.stat().st_mode))
                 path.chmod(path.stat().st_mode & ~0o222)
         with pytest.raises(OSError, match=r"Read-only|Permission") as caught:
             (folder / "probe").write_bytes(b"")
         assert caught.value.errno in (errno.EROFS, errno.EACCES)
 
-    yield make_read_only
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    for path, mode in reversed(changed):
-        path.chmod(mode)
+    def lift(self) -> None:
+        """Makes everything as it was."""
+        while self._mounted:
+            subprocess.run(["umount", "--lazy", str(self._mounted.pop())], check=True)
+        while self._changed:
+            path, mode = self._changed.pop()
+            path.chmod(mode)
+
+
+@pytest.fixture
+def protect():
+    """Makes a folder read-only until the test ends."""
+    protection = Protection()
+    yield protection
+    protection.lift()
 
 
 def fill_disk(place: Path) -> Path:
@@ -288,11 +300,7 @@ def test_a_folder_that_is_read_only_for_a_while_heals(tmp_path, protect):
     protect(store.folder)
     assert_served(store)
     assert store.put("new", make_entry("new")) is False
-    if os.geteuid() == 0:
-        assert mount("-o", "remount,bind,rw", str(store.folder))
-    else:
-        store.folder.chmod(0o755)
-        (store.folder / "cache.db").chmod(0o644)
+    protect.lift()
     assert store.put("new", make_entry("new"))
     assert store.get("new") == make_entry("new")
     assert_served(store)

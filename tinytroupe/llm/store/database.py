@@ -46,6 +46,11 @@ class Database:
         self._written_file: tuple[int, int] | None = None
         self._make_locks()
 
+    def __del__(self) -> None:
+        # Python would close them as well, and since 3.13 complain that nobody else did.
+        with suppress(Exception):
+            self._drop_connections()
+
     def read(self, sql: str, *parameters: object) -> list[Any]:
         """Returns the rows of a query; none where there is no database yet.
 

@@ -129,17 +129,24 @@ class DiskStore:
             return False
         return True
 
-    def add(self, key: str, entry: Entry) -> bool:
+    def add(self, key: str, entry: Entry, stored_at_seconds: float | None = None) -> bool:
         """Keeps an entry unless there is one; returns whether it did.
 
         Who else puts an answer under this key at the same moment keeps theirs.
+
+        Args:
+            key: The entry's name.
+            entry: What is to be kept.
+            stored_at_seconds: When another store got it, in seconds since 1970; None: now.
 
         Raises:
             StoreError: The store cannot be written, or the entry is too large.
         """
         try:
             frame = encode_entry(key, entry)
-            return self._database.write(lambda writer: writer.write_new(key, frame))
+            return self._database.write(
+                lambda writer: writer.write_new(key, frame, stored_at_seconds)
+            )
         except (DatabaseFailed, ValueError) as error:
             raise StoreError(f"{self.folder} could not keep {key}: {error}") from error
 
@@ -168,7 +175,8 @@ class DiskStore:
     def list_entries(self) -> Iterator[EntryInfo]:
         """Yields what is known of every entry, oldest first, without reading them.
 
-        Entries that are put meanwhile may be left out.
+        One that came from another store stands where it came in. Entries that
+        are put meanwhile may be left out.
 
         Raises:
             StoreError: The store cannot be read.

@@ -22,6 +22,7 @@ APPLICATION_ID = int.from_bytes(b"TTst", "big")
 
 
 _SMALLEST_PAGE_BYTES = 512
+_CACHE_PAGES = 2**13
 _SHARED_MEMORY_BYTES = 2**15
 
 
@@ -132,6 +133,7 @@ def _connect_as(
     try:
         connection.text_factory = bytes  # a planted text that is not UTF-8 must not raise
         connection.execute(f"PRAGMA locking_mode = {locking_mode}").fetchall()
+        connection.execute(f"PRAGMA cache_size = {_CACHE_PAGES}").fetchall()
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except BaseException:
         connection.close()

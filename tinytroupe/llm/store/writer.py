@@ -152,14 +152,26 @@ class Writer(diskcache.Cache):  # type: ignore[misc]
             # diskcache gives every failure to begin this name; the true one is its context.
             raise cast(sqlite3.Error, timeout.__context__) from None
 
-    def write_new(self, key: str, value: bytes) -> bool:
+    def write_new(self, key: str, value: bytes, stored_at_seconds: float | None = None) -> bool:
         """Commits a value unless the key has one; returns whether it did.
+
+        Args:
+            key: The name of the row.
+            value: What is to be kept.
+            stored_at_seconds: When it was first stored, elsewhere; None: now.
 
         Raises:
             sqlite3.Error: It could not be written; nothing has changed.
         """
         try:
-            return bool(self.add(key, value))
+            with self.transact():
+                added = bool(self.add(key, value))
+                if added and stored_at_seconds is not None:
+                    self._connection.execute(
+                        "UPDATE Cache SET store_time = ? WHERE key = ? AND raw = 1",
+                        (float(stored_at_seconds), key),
+                    )
+                return added
         except diskcache.Timeout as timeout:
             raise cast(sqlite3.Error, timeout.__context__) from None
 

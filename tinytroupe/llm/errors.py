@@ -96,6 +96,8 @@ class ParseError(LLMError):
     ) -> None:
         super().__init__(message, model=model, lane=lane, attempts=attempts)
         self.wanted = wanted
+        self.line: int | None
+        self.column: int | None
         self.line, self.column = place or (None, None)
         self.excerpt = excerpt
         self.answer = answer

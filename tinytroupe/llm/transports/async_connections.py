@@ -6,6 +6,7 @@ See `connections`, which does the same for blocking calls.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ import aiohttp
 
 from tinytroupe.llm.errors import ConfigError, ConnectionFailed, LLMError, TimedOut
 from tinytroupe.llm.transports.tls import load_trust
-from tinytroupe.llm.transports.wire import Reply
+from tinytroupe.llm.transports.wire import Proxies, Reply
 
 KEEPALIVE_SECONDS = 30.0
 
@@ -28,9 +29,14 @@ class _CheckedConnector(aiohttp.TCPConnector):
     """
 
     async def _get(self, key: Any, traces: Any) -> Any:
-        for protocol, _ in self._conns.get(key, ()):
+        oldest = time.monotonic() - KEEPALIVE_SECONDS
+        # Only as far as the first one that will do: looking at all of them for every request
+        # would cost more with every connection.
+        for protocol, released_at in self._conns.get(key, ()):
             if protocol.should_close:
                 protocol.close()
+            elif protocol.is_connected() and released_at >= oldest:
+                break
         return await super()._get(key, traces)
 
 
@@ -41,6 +47,7 @@ class AsyncConnections:
     """
 
     def __init__(self) -> None:
+        self._proxies = Proxies()
         self._held: dict[
             asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]
         ] = {}
@@ -81,6 +88,7 @@ class AsyncConnections:
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=seconds),
             allow_redirects=False,
+            proxy=self._proxies.find(url),
         )
 
     async def aclose(self) -> None:
@@ -100,7 +108,9 @@ class AsyncConnections:
             keepalive_timeout=KEEPALIVE_SECONDS,
             ssl=load_trust() if secure else True,
         )
-        session = aiohttp.ClientSession(connector=connector, trust_env=True)
+        # Left to aiohttp, the environment's proxies would be looked up for every request anew,
+        # on another thread.
+        session = aiohttp.ClientSession(connector=connector, trust_env=False)
         holder = self._hold(session, loop)
         self._held[loop] = session, holder
         await holder.__anext__()

@@ -86,8 +86,21 @@ def check_key(key: str) -> str:
     return stripped
 
 
-def find_proxy(url: str) -> str | None:
-    """Returns the proxy that the environment names for an address, or None."""
+class Proxies:
+    """The proxies that the environment names, looked up once for each address."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str | None] = {}
+
+    def find(self, url: str) -> str | None:
+        """Returns the proxy for an address, or None."""
+        address = url[: url.find("/", 8)]
+        if address not in self._found:
+            self._found[address] = _find_proxy(url)
+        return self._found[address]
+
+
+def _find_proxy(url: str) -> str | None:
     parts = urlsplit(url)
     proxies = getproxies()
     if not proxies or proxy_bypass(parts.hostname or ""):

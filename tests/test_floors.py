@@ -111,6 +111,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "tiktoken": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
     "pydantic": ("tinytroupe.llm.talk.*",),
     "azure": ("tinytroupe.llm.transports.azure",),
+    "uvloop": ("tinytroupe.llm.spawns.installed",),
     "bpe_openai": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
     "backports": ("tinytroupe.llm.store.compression",),
     "compression": ("tinytroupe.llm.store.compression",),
@@ -118,7 +119,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
 }
 """Who may import what is not ours and not the standard library's."""
 
-OPTIONAL = ("azure", "backports", "bpe_openai", "rich")
+OPTIONAL = ("azure", "backports", "bpe_openai", "rich", "uvloop")
 """Packages of an extra; each has one module that knows how to do without it."""
 
 VAGUE_NAMES = {"utils", "util", "helper", "helpers", "common", "misc", "base"}

@@ -105,9 +105,9 @@ def read_tape(tape: TapeReader) -> TapeFacts:
             facts.changed_lines.append(line.number)
             continue
         kind = line.event.get("event")
-        facts.ended = kind == "ended"
-        if kind == "ended":
-            contested.update(line.event.get("contested") or ())
+        facts.ended = kind == "ended" and line.event.get("error") is None
+        if kind == "contested":
+            contested.add(str(line.event.get("branch")))
         elif kind == "resumed":
             facts.resumed += 1
         elif kind == "call":

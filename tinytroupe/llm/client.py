@@ -17,8 +17,9 @@ from tinytroupe.llm.errors import BadRequest, LLMError
 from tinytroupe.llm.meter import Meter
 from tinytroupe.llm.request import Attempt, Call, CallOptions, Request, embedding_request
 from tinytroupe.llm.response import Response
-from tinytroupe.llm.rules.lanes import current_branch
+from tinytroupe.llm.rules.lanes import DETACHED, Branch, current_branch
 from tinytroupe.llm.runtime import AsyncioRuntime, BlockingRuntime, Runtime, run
+from tinytroupe.llm.spawns.callers import spawn_branch
 from tinytroupe.llm.store.entry import Store
 from tinytroupe.llm.transports.transport import Transport
 
@@ -251,21 +252,29 @@ class AsyncClient(Chain):
         """
         numbered = enumerate(calls)
         outcomes: dict[int, Outcome] = {}
-        branch = current_branch.get()
-        group = branch.spawn() if branch is not None else None
+        group = spawn_branch()
+
+        def stand_at(branch: Branch | None) -> None:
+            if branch is not None:
+                current_branch.set(branch)
 
         async def work() -> None:
+            stand_at(group)
             for index, call in numbered:
                 # Which worker takes a call is chance; its index is not.
-                current_branch.set(group.number(index) if group is not None else None)
+                stand_at(group and group.number(index))
                 try:
                     outcomes[index] = await self.send(call)
                 except LLMError as error:
                     outcomes[index] = error
                 if on_outcome is not None:
                     on_outcome(index, outcomes[index])
+                stand_at(group)
 
+        # How many workers there are must not number what is started later.
+        token = current_branch.set(current_branch.get() if group is None else DETACHED)
         workers = [asyncio.ensure_future(work()) for _ in range(max(max_workers, 1))]
+        current_branch.reset(token)
         try:
             await asyncio.gather(*workers)
         finally:

@@ -18,6 +18,9 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+Cancelled = asyncio.CancelledError
+"""Raised in a task that somebody cancels."""
+
 
 class Runtime(Protocol):
     """Four verbs."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from threading import Lock
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import orjson
@@ -20,10 +19,27 @@ from tinytroupe.llm.errors import LLMError, ReplayMiss
 from tinytroupe.llm.layers.handler import Handler
 from tinytroupe.llm.request import Call, Position
 from tinytroupe.llm.response import Response, parse_response
-from tinytroupe.llm.rules.lanes import DETACHED, Branch, current_branch
-from tinytroupe.llm.runtime import Runtime
+from tinytroupe.llm.rules.lanes import DETACHED, Branch, Mark, current_branch
+from tinytroupe.llm.runtime import Cancelled, Runtime
+from tinytroupe.llm.spawns.callers import claim, find_branch
 
 Samples: TypeAlias = Literal["lane", "shared"]
+_INTERRUPTION = "Cancelled"
+_GRACE_SECONDS = 5.0
+"""How much later than in the recorded run a call may be cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """The end of a call that nobody waited for."""
+
+    cancelled: bool
+    """Its task was cancelled; else whoever read its stream left."""
+    partial: str
+    """What had been read of the stream."""
+
+
+Outcome: TypeAlias = "Response | LLMError | Interruption"
 Resolver: TypeAlias = Callable[[Call], "str | None"]
 """Names the agent that makes a call, or returns None."""
 
@@ -59,45 +75,54 @@ class Session:
     """Whether a replayed answer takes as long as the recorded one took."""
     copies: bool = True
     """Whether what is answered from the source is written, too; not where both are one tape."""
-    foreign: Branch = field(default_factory=lambda: Branch(None, "/?", ""))
-    """Where callers stand whose thread was started before the run."""
+    draws: str = ""
+    """Keeps the draws of this run apart from those of all others; empty where they are shared."""
+    foreign: Branch = field(init=False)
+    """Where callers stand whose thread or task was started before the run."""
     contested: set[str] = field(default_factory=set)
-    """Paths of branches whose calls cannot be told apart."""
-    _lock: Lock = field(default_factory=Lock)
-    _asked: dict[tuple[str, str], int] = field(default_factory=dict)
-    _orders: dict[str, int] = field(default_factory=dict)
+    """Paths of branches with calls that cannot be told apart."""
 
     def __post_init__(self) -> None:
-        self.foreign.fed = self.foreign.contested = True
-        self.foreign.parent = self.root
+        self.foreign = Branch.foreign(self.root)
+        self.root.on_contest = self._note_contest
 
     def place(self, call: Call) -> Call:
         """Returns the call with its position, lane and draw set. Called in program order."""
-        branch = current_branch.get() or self.foreign
+        branch = find_branch() or self.foreign
         if branch is DETACHED:
-            return call
+            if self.sink is not None or self.source is None:
+                return call
+            # A replay makes no live calls, so nothing can have been started by one.
+            branch = self.foreign
         options = call.options
         name = options.lane or (self.resolver(call) if self.resolver else None)
         if name:
             branch = branch.enter(name)
-        with self._lock:
-            asked = (branch.path, call.request.digest)
-            sample = self._asked[asked] = self._asked.get(asked, -1) + 1
-            order = self._orders[branch.path] = self._orders.get(branch.path, -1) + 1
-        ambiguous = branch.is_ambiguous()
+        claim(branch)
+        sample, order = branch.count_call(call.request.digest)
+        ambiguous = branch.is_ambiguous(order)
         if ambiguous:
             self.contested.add(branch.path)
         position = Position(branch.path, branch.lane, sample, order, ambiguous)
         if options.lane != branch.lane:
             options = replace(options, lane=branch.lane)
-        draw = _name_draw(position) if self.samples == "lane" else ""
-        return replace(call, options=options, position=position, draw=draw)
+        return replace(call, options=options, position=position, draw=self._name_draw(position))
 
+    def _name_draw(self, position: Position) -> str:
+        if self.samples == "shared":
+            return self.draws
+        # A path may be long and hold anything; the key of an entry should not.
+        asker = f"{self.draws}{position.branch}".encode("utf-8", "surrogatepass")
+        return f"{hashlib.sha256(asker).hexdigest()[:12]}.{position.sample}"
 
-def _name_draw(position: Position) -> str:
-    # A path may be long and hold anything; the key of an entry should not.
-    lane = hashlib.sha256(position.branch.encode()).hexdigest()[:12]
-    return f"{lane}.{position.sample}"
+    def _note_contest(self, branch: Branch, since: Mark) -> None:
+        # Its calls from that mark on may be on the tape already, and a kill may come before
+        # another one tells.
+        if branch.calls > since.calls:
+            self.contested.add(branch.path)
+        if self.sink is not None:
+            event = {"event": "contested", "branch": branch.path, **since._asdict()}
+            self.sink.append(event)
 
 
 _active: Session | None = None
@@ -132,24 +157,57 @@ def recorded(handler: Handler, runtime: Runtime) -> Handler:
                 await runtime.sleep(event["seconds"])
             if session.sink is not None and session.copies:
                 session.sink.append({**event, **_describe(position, call)})
+            if "error" in event:
+                await _play_cancellation(event, call, runtime)
             return _play(event, call)
-        started = runtime.now()
-        outcome: Response | LLMError | None = None
-        # What is started below here happens only live; counted, it would shift what follows.
-        token = current_branch.set(DETACHED)
-        try:
-            outcome = await handler(call)
-            return outcome
-        except LLMError as error:
-            outcome = error
-            raise
-        finally:
-            current_branch.reset(token)
-            if session.sink is not None and outcome is not None:
-                seconds = runtime.now() - started
-                session.sink.append(_write(position, call, outcome, seconds))
+        return await _go_live(handler, call, position, session.sink, runtime)
 
     return answer
+
+
+async def _go_live(
+    handler: Handler, call: Call, position: Position, sink: Sink | None, runtime: Runtime
+) -> Response:
+    if sink is None:
+        return await _call_detached(handler, call)
+    heard: list[str] = []
+    call = _listen(call, heard)
+    started = runtime.now()
+    outcome: Outcome | None = None
+    try:
+        outcome = await _call_detached(handler, call)
+        return outcome
+    except LLMError as error:
+        outcome = error
+        raise
+    except (Cancelled, GeneratorExit) as error:
+        outcome = Interruption(isinstance(error, Cancelled), "".join(heard))
+        raise
+    finally:
+        if outcome is not None:
+            sink.append(_write(position, call, outcome, runtime.now() - started))
+
+
+async def _call_detached(handler: Handler, call: Call) -> Response:
+    # What is started below here happens only live; counted, it would shift what follows.
+    token = current_branch.set(DETACHED)
+    try:
+        return await handler(call)
+    finally:
+        current_branch.reset(token)
+
+
+def _listen(call: Call, heard: list[str]) -> Call:
+    """Returns the call so that the pieces of a streamed answer are remembered."""
+    emit = call.emit
+    if emit is None:
+        return call
+
+    async def emit_and_remember(piece: str) -> None:
+        heard.append(piece)
+        await emit(piece)
+
+    return replace(call, emit=emit_and_remember)
 
 
 def _describe(position: Position, call: Call) -> dict[str, Any]:
@@ -164,9 +222,7 @@ def _describe(position: Position, call: Call) -> dict[str, Any]:
     }
 
 
-def _write(
-    position: Position, call: Call, outcome: Response | LLMError, seconds: float
-) -> dict[str, Any]:
+def _write(position: Position, call: Call, outcome: Outcome, seconds: float) -> dict[str, Any]:
     event: dict[str, Any] = {
         "event": "call",
         **_describe(position, call),
@@ -174,6 +230,8 @@ def _write(
         "seconds": round(seconds, 6),
         "request": orjson.Fragment(call.request.body),
     }
+    if isinstance(outcome, Interruption):
+        return {**event, "error": {"class": _INTERRUPTION, "facts": asdict(outcome)}}
     if isinstance(outcome, LLMError):
         facts = {name: value for name, value in vars(outcome).items() if name != "lane"}
         return {**event, "error": {"class": type(outcome).__name__, "facts": facts}}
@@ -188,7 +246,8 @@ def _write(
 
 
 def _put_on_one_line(content: bytes) -> bytes:
-    return orjson.dumps(orjson.loads(content)) if b"\n" in content else content
+    # In JSON a line can only end between values, where a space means the same.
+    return content.replace(b"\n", b" ") if b"\n" in content else content
 
 
 def _play(event: dict[str, Any], call: Call) -> Response:
@@ -205,6 +264,26 @@ def _play(event: dict[str, Any], call: Call) -> Response:
         request_id=event["request_id"],
     )
     return replace(response, origin="tape")
+
+
+async def _play_cancellation(event: dict[str, Any], call: Call, runtime: Runtime) -> None:
+    """Does again what a call did that nobody waited for to the end; other errors pass.
+
+    Raises:
+        ReplayMiss: This time somebody waits.
+    """
+    failed = event["error"]
+    if failed["class"] != _INTERRUPTION:
+        return
+    facts, seconds = failed["facts"], event["seconds"]
+    if facts["partial"] and call.emit is not None:
+        await call.emit(facts["partial"])
+    if facts["cancelled"]:
+        await runtime.sleep(seconds + _GRACE_SECONDS)
+    raise ReplayMiss(
+        f"in the recorded run this call was cancelled after {seconds:.1f} s, so it has no answer, "
+        "and nothing cancels it now"
+    )
 
 
 def _rebuild_error(failed: dict[str, Any]) -> LLMError:

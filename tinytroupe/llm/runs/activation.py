@@ -24,13 +24,14 @@ from tinytroupe.llm.config.table import SETTINGS
 from tinytroupe.llm.errors import ConfigError, LLMError, ReplayMiss
 from tinytroupe.llm.layers.replay import Resolver, Session, activate, get_active
 from tinytroupe.llm.request import Call
-from tinytroupe.llm.rules.lanes import Branch, current_branch
+from tinytroupe.llm.rules.lanes import Branch
 from tinytroupe.llm.runs.divergence import Divergence
 from tinytroupe.llm.runs.explanation import explain_report, wants_colour, write_text
 from tinytroupe.llm.runs.plan import RunPlan, parse_plan
 from tinytroupe.llm.runs.report import publish_report, write_report
 from tinytroupe.llm.runs.run import Run
 from tinytroupe.llm.runtime import is_beside_others
+from tinytroupe.llm.spawns.callers import leave_home
 
 logger = logging.getLogger("tinytroupe")
 
@@ -123,7 +124,7 @@ class _Activation:
         self._session = get_active()
         if late:
             # Which of the simulation's threads comes first is chance; none of them is the root.
-            current_branch.set(None)
+            leave_home()
             logger.warning(
                 "The run that %s asks for began in a thread or task that others run beside, too "
                 "late to tell their calls apart. Start the simulation with `tinytroupe record`, "

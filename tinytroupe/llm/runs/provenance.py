@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ def describe_run(mode: str, settings: Mapping[str, Any] | None = None) -> dict[s
     """
     return {
         "mode": mode,
+        "id": secrets.token_hex(8),
         "tinytroupe": tinytroupe.__version__,
         "key_schema": KEY_SCHEMA,
         "python": platform.python_version(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from tinytroupe.llm.canonical import KEY_SCHEMA
 from tinytroupe.llm.errors import ReplayMiss, StoreError
 from tinytroupe.llm.request import Call, Position
-from tinytroupe.llm.store.tape import TapeReader
+from tinytroupe.llm.rules.lanes import BEGINNING, FOREIGN_PATH, Mark, is_contested
+from tinytroupe.llm.store.tape import Line, TapeReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,10 @@ class Take:
     sample: int
     order: int
     """The n-th call of its branch, from 0."""
+    failed: bool = False
+    """Whether it ended without an answer."""
+    ambiguous: bool = False
+    """Whether its branch took work from a queue that others take work from too."""
 
 
 class Recording:
@@ -47,10 +53,11 @@ class Recording:
         self.header = self._reader.header
         self._check_keys()
         self.takes: list[Take] = []
-        self.contested: set[str] = set()
-        """Paths of branches that shared a queue, so that nothing tells whose calls theirs were."""
+        self.contested: dict[str, Mark] = {FOREIGN_PATH: BEGINNING}
+        """Branch → since when chance decided what it did, so that nothing tells whose its calls
+        are."""
         self.ended = False
-        """Whether the recording was ended in order, not killed."""
+        """Whether the recorded run came to its end, and was neither killed nor broken off."""
         self._read_lines()
         self.cut = self._reader.scan.cut
         """Whether the last event was lost when the recording was killed."""
@@ -73,26 +80,58 @@ class Recording:
                     "recorded, so the tape cannot be trusted; `tinytroupe runs verify` tells more"
                 )
             event = line.event
-            if event["event"] == "ended":
-                self.ended = True
-                self.contested.update(event["contested"])
-            elif event["event"] == "call":
-                branch = names.setdefault(event["branch"], event["branch"])
-                lane = names.setdefault(event["lane"], event["lane"])
-                if event["ambiguous"]:
-                    self.contested.add(branch)
-                self.takes.append(
-                    Take(
-                        line.number,
-                        line.offset,
-                        line.length,
-                        branch,
-                        lane,
-                        event["digest"],
-                        event["sample"],
-                        event["order"],
-                    )
-                )
+            if event["event"] == "call":
+                self._add(line, names)
+            elif event["event"] == "contested":
+                self.contested[event["branch"]] = Mark(event["calls"], event["spawns"])
+            elif event["event"] in ("ended", "resumed"):
+                self.ended = event["event"] == "ended" and event["error"] is None
+        self._forget_superseded()
+
+    def _add(self, line: Line, names: dict[str, str]) -> None:
+        event = line.event
+        # Of each name one copy; a tape may have a million events.
+        branch = names.setdefault(event["branch"], event["branch"])
+        self.takes.append(
+            Take(
+                line.number,
+                line.offset,
+                line.length,
+                branch,
+                names.setdefault(event["lane"], event["lane"]),
+                event["digest"],
+                event["sample"],
+                event["order"],
+                "error" in event,
+                event["ambiguous"],
+            )
+        )
+
+    def _forget_superseded(self) -> None:
+        """Forgets failures that were tried again when the recording was resumed."""
+        if not any(take.failed for take in self.takes):
+            return
+        last = {_name_exactly(take): take.number for take in self.takes}
+        self.takes = [
+            take
+            for take in self.takes
+            if not take.failed or take.ambiguous or last[_name_exactly(take)] == take.number
+        ]
+
+    def is_ambiguous(self, take: Take) -> bool:
+        """Tells whether nothing says whose call it was."""
+        return take.ambiguous or is_contested(take.branch, take.order, self.contested)
+
+    def is_last_failure(self, take: Take) -> bool:
+        """Tells whether a call failed and its branch made none after it."""
+        return take.failed and self._last_orders[take.branch] == take.order
+
+    @cached_property
+    def _last_orders(self) -> dict[str, int]:
+        orders: dict[str, int] = {}
+        for take in self.takes:
+            orders[take.branch] = max(orders.get(take.branch, 0), take.order)
+        return orders
 
     def read(self, take: Take) -> dict[str, Any]:
         """Returns the whole event of a call."""
@@ -101,6 +140,10 @@ class Recording:
     def events(self) -> Iterator[dict[str, Any]]:
         """Yields the whole events of all calls, in order."""
         return (self.read(take) for take in self.takes)
+
+
+def _name_exactly(take: Take) -> tuple[str, str, int]:
+    return take.branch, take.digest, take.sample
 
 
 GoesLive = Callable[[Take], bool]
@@ -152,8 +195,10 @@ class Player:
         self._exact: dict[tuple[str, str, int], int] = {}
         self._alike: dict[str, list[int]] = {}
         self._played = bytearray(len(recording.takes))
+        self._agreeing: dict[str, bool] = {}
         for index, take in enumerate(recording.takes):
-            self._exact[(take.branch, take.digest, take.sample)] = index
+            if not recording.is_ambiguous(take):
+                self._exact[_name_exactly(take)] = index
             self._alike.setdefault(take.digest, []).append(index)
 
     def find(self, call: Call) -> dict[str, Any] | None:
@@ -188,30 +233,46 @@ class Player:
         return event
 
     def _choose(self, position: Position, digest: str) -> tuple[int | None, str]:
-        ambiguous = position.ambiguous or position.branch in self.recording.contested
+        recording = self.recording
+        ambiguous = position.ambiguous or is_contested(
+            position.branch, position.order, recording.contested
+        )
         if not ambiguous:
             index = self._exact.get((position.branch, digest, position.sample))
             if index is not None and not self._played[index]:
-                take = self.recording.takes[index]
-                if take.branch not in self.recording.contested:
-                    return index, ""
+                return index, ""
+            if self._may_go_live or not recording.ended:
+                # What this call was answered may just not be on the tape.
+                return None, self._say_missing(digest)
         alike = self._alike.get(digest, [])
         free = [index for index in alike if not self._played[index]]
         if not free:
-            times = f"{len(alike)} times" if len(alike) > 1 else "once"
-            said = f"was asked {times} in all, and now once more" if alike else "was never asked"
-            return None, f"in the recorded run this {said}"
-        if len(alike) == 1 or self._agree(alike):
+            return None, self._say_missing(digest)
+        if len(alike) == 1 or self._agree(digest, alike):
             return free[0], ""
         return None, (
             f"the tape holds {len(alike)} different answers to this request and nothing tells "
             "which is this call's; name the agent with `with lane(name):`"
         )
 
-    def _agree(self, alike: Sequence[int]) -> bool:
-        answers = (self.recording.read(self.recording.takes[index]) for index in alike)
-        contents = [(answer.get("response"), answer.get("error")) for answer in answers]
-        return all(content == contents[0] for content in contents)
+    def _say_missing(self, digest: str) -> str:
+        count = len(self._alike.get(digest, ()))
+        if not count:
+            said = "was never asked"
+        elif not self.recording.ended:
+            said = "was asked, but not at this place, before the recording broke off"
+        else:
+            times = f"{count} times" if count > 1 else "once"
+            said = f"was asked {times} in all, and now once more"
+        return f"in the recorded run this {said}"
+
+    def _agree(self, digest: str, alike: Sequence[int]) -> bool:
+        """Tells whether all answers to one request are the same; reads each of them once."""
+        if digest not in self._agreeing:
+            answers = (self.recording.read(self.recording.takes[index]) for index in alike)
+            contents = [(answer.get("response"), answer.get("error")) for answer in answers]
+            self._agreeing[digest] = all(content == contents[0] for content in contents)
+        return self._agreeing[digest]
 
     def _take_counterpart(self, call: Call, position: Position) -> dict[str, Any] | None:
         with self._lock:

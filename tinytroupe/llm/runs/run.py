@@ -11,11 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from tinytroupe.llm import spawns
 from tinytroupe.llm.errors import ConfigError, ReplayMiss
 from tinytroupe.llm.layers.replay import Resolver, Samples, Session, activate, get_active
 from tinytroupe.llm.request import Call
-from tinytroupe.llm.rules.lanes import Branch, current_branch
+from tinytroupe.llm.rules.lanes import DETACHED, Branch, current_branch
 from tinytroupe.llm.runs.divergence import Divergence, describe_divergence, find_first
 from tinytroupe.llm.runs.explanation import (
     explain_report,
@@ -27,6 +26,8 @@ from tinytroupe.llm.runs.points import Point, find_point, replace_answers
 from tinytroupe.llm.runs.provenance import describe_run
 from tinytroupe.llm.runs.recording import Player, Recording, Take
 from tinytroupe.llm.runs.report import ReplayReport, describe_replay, publish_report
+from tinytroupe.llm.spawns.callers import find_branch, find_caller
+from tinytroupe.llm.spawns.installed import install, remove
 from tinytroupe.llm.store.tape import TapeWriter
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Run:
         self._player: Player | None = None
         self._writer: TapeWriter | None = None
         self._session: Session | None = None
+        self._outer: Branch | None = None
 
     @classmethod
     def record(
@@ -106,7 +108,9 @@ class Run:
         def open_player(run: Run) -> Player | None:
             if not (resume and tape.exists() and tape.stat().st_size):
                 return None
-            return Player(Recording(tape), may_go_live=True)
+            recording = Recording(tape)
+            # What failed last in its branch may be what ended the run; it is tried again.
+            return Player(recording, may_go_live=True, goes_live=recording.is_last_failure)
 
         return cls(
             "record",
@@ -231,6 +235,7 @@ class Run:
             raise ConfigError("another run is active in this process; stop it first")
         self._player = self._open_player(self)
         self._writer = self._open_writer()
+        self._outer = current_branch.get()
         root = Branch(None, "", "")
         self._session = Session(
             root,
@@ -240,10 +245,12 @@ class Run:
             resolver=self._resolver,
             latency=self._latency,
             copies=self.mode == "fork",
+            draws=self._writer.draws if self._writer is not None else "",
         )
-        current_branch.set(root)
+        named = self._outer is not None and self._outer.name
+        current_branch.set(root.enter(named) if named else root)
         activate(self._session)
-        spawns.install()
+        install(root)
         return self
 
     def stop(self) -> None:
@@ -256,23 +263,24 @@ class Run:
         if self.report is not None and self.report.diverged:
             raise self._sum_up(self.report)
 
-    def _end(self) -> None:
+    def _end(self, error: BaseException | None = None) -> None:
         if self._session is None:
             return
-        spawns.remove()
+        remove()
         activate(None)
-        current_branch.set(None)
+        current_branch.set(self._outer)
         session, self._session = self._session, None
-        contested = sorted(session.contested)
+        contested = sorted(session.contested.copy())
         if self._writer is not None:
-            self._writer.append({"event": "ended", "contested": contested})
+            failed = type(error).__name__ if error is not None else None
+            self._writer.append({"event": "ended", "error": failed})
             self._writer.close()
         if contested:
             logger.warning("%s", say_contested(contested))
         if self.mode == "replay":
             self.report = self.describe(contested)
             publish_report(self.report, self.path)
-            if self.report.unplayed:
+            if self.report.unplayed and not self.report.diverged:
                 names = ", ".join(self.report.unplayed_names[:5])
                 more = ", …" if self.report.unplayed > 5 else ""
                 count = self.report.unplayed
@@ -316,7 +324,7 @@ class Run:
         return ReplayMiss(explain_report(report, wants_colour(sys.stderr)))
 
     def _finish(self, error: BaseException | None) -> None:
-        self._end()
+        self._end(error)
         report = self.report
         if report is None or not report.diverged:
             return
@@ -358,12 +366,21 @@ def lane(name: str) -> Iterator[None]:
     """
     if not name or not name.strip("/"):
         raise ConfigError("a lane needs a name")
-    session = get_active()
-    branch = current_branch.get()
-    if branch is None:
-        branch = session.foreign if session is not None else Branch(None, "", "")
-    token = current_branch.set(branch.enter(name.strip("/")))
+    branch = _find_home().enter(name)
+    branch.occupy(find_caller())
+    token = current_branch.set(branch)
     try:
         yield
     finally:
         current_branch.reset(token)
+        branch.vacate()
+
+
+def _find_home() -> Branch:
+    """Returns the branch that a name is entered below."""
+    session = get_active()
+    if session is None:
+        return current_branch.get() or Branch(None, "", "")
+    branch = find_branch() or session.foreign
+    # What is named during a live call must not be remembered beyond it.
+    return branch.number(0) if branch is DETACHED else branch

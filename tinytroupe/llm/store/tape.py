@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 TAPE_FORMAT = 1
 """Raised when an older reader could not make sense of the lines."""
 
+_BEGINNING = b'{"event":"header",'
 _HASH_LENGTH = 32
 _TAIL_START = b',"hash":"'
 _TAIL_LENGTH = len(_TAIL_START) + _HASH_LENGTH + len(b'"}\n')
@@ -32,13 +34,37 @@ _TAIL_LENGTH = len(_TAIL_START) + _HASH_LENGTH + len(b'"}\n')
 
 def seal(event: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
     """Returns the line of an event, and the hash that the next line builds on."""
-    body = orjson.dumps(event)
+    try:
+        body = orjson.dumps(event)
+    except TypeError:
+        body = orjson.dumps(_clean(event))
     digest = _hash(body, previous)
-    return body[:-1] + b',"hash":"' + digest.encode() + b'"}\n', digest
+    return body[:-1] + _TAIL_START + digest.encode() + b'"}\n', digest
+
+
+def _clean(value: Any) -> Any:
+    """Returns a value that can be written: text without halves of characters, the rest as text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, orjson.Fragment)):
+        return value
+    return _clean(repr(value))
 
 
 def _hash(body: bytes, previous: str) -> str:
     return hashlib.sha256(previous.encode() + body).hexdigest()[:_HASH_LENGTH]
+
+
+def _unseal(line: bytes) -> tuple[bytes, str]:
+    """Returns what a line holds without its hash, and the hash; empty where it has none."""
+    tail = line[-_TAIL_LENGTH:]
+    if not tail.startswith(_TAIL_START) or not tail.endswith(b'"}\n'):
+        return line, ""
+    return line[:-_TAIL_LENGTH] + b"}", tail[len(_TAIL_START) : -3].decode("ascii", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +112,16 @@ class TapeReader:
     def _read_header(self) -> dict[str, Any]:
         if not self.content:
             raise StoreError(f"the tape {self.path} is empty: nothing was recorded")
+        end = self.content.find(b"\n")
+        if end < 0 and self.content.startswith(_BEGINNING[: len(self.content)]):
+            raise StoreError(f"the tape {self.path} was cut before its first event")
         try:
-            header = orjson.loads(self.content.split(b"\n", 1)[0])
-            assert header["event"] == "header"
-            version = int(header["format"])
-        except (ValueError, KeyError, TypeError, AssertionError):
-            if b"\n" not in self.content:
-                raise StoreError(f"the tape {self.path} was cut before its first event") from None
-            raise StoreError(
-                f"{self.path} is not a tape: its first line is not the header of one"
-            ) from None
+            header = orjson.loads(self.content[: max(end, 0)])
+            version = int(header["format"]) if header["event"] == "header" else None
+        except (ValueError, KeyError, TypeError):
+            version = None
+        if version is None:
+            raise StoreError(f"{self.path} is not a tape: its first line is not the header of one")
         if version > TAPE_FORMAT:
             raise StoreError(
                 f"the tape {self.path} has format {version} and this version reads up to "
@@ -113,24 +139,21 @@ class TapeReader:
             if not end:
                 break
             number += 1
-            body = content[offset : end - _TAIL_LENGTH] + b"}"
-            claimed = content[end - 3 - _HASH_LENGTH : end - 3].decode("ascii", "replace")
+            body, claimed = _unseal(content[offset:end])
             try:
-                event = orjson.loads(content[offset:end])
-                intact = (
-                    claimed == _hash(body, previous)
-                    and content.startswith(_TAIL_START, end - _TAIL_LENGTH)
-                    and isinstance(event, dict)
-                )
+                event = orjson.loads(body) if claimed == _hash(body, previous) else None
             except ValueError:
-                event, intact = {}, False
-            yield Line(number, offset, end - offset, event if intact else {}, intact)
+                event = None
+            if not isinstance(event, dict):
+                event = None
+            yield Line(number, offset, end - offset, event or {}, event is not None)
             previous, offset = claimed, end
         self.scan = Scan(offset, previous, offset < size)
 
     def read(self, offset: int, length: int) -> dict[str, Any]:
         """Returns the event of a line again."""
-        return dict(orjson.loads(self.content[offset : offset + length]))
+        body, _ = _unseal(self.content[offset : offset + length])
+        return dict(orjson.loads(body))
 
     def verify(self) -> list[int]:
         """Returns the numbers of the lines that were changed; empty for a tape as recorded."""
@@ -157,9 +180,12 @@ class TapeWriter:
         self.path = Path(path)
         self.failed = False
         """Whether recording ended because the tape could not be written."""
+        self.header: Mapping[str, Any] = header
+        """The facts of the run: of the one that began the tape, where it is resumed."""
         self._lock = Lock()
         self._open = True
         self._process = os.getpid()
+        self._told = False
         self._hash = ""
         self._size = 0
         try:
@@ -210,12 +236,22 @@ class TapeWriter:
             logger.warning("The last event of the tape %s was cut and is taken off", self.path)
             os.ftruncate(self._file, reader.scan.size_bytes)
         self._hash, self._size = reader.scan.last_hash, reader.scan.size_bytes
+        self.header = reader.header
         self.append({"event": "resumed", **header})
+
+    @property
+    def draws(self) -> str:
+        """What keeps the draws of this run apart from all others; empty where they are shared.
+
+        A fork is there to go on differently, so the store's answers are not for it.
+        """
+        return str(self.header["id"]) if self.header.get("mode") == "fork" else ""
 
     def append(self, event: Mapping[str, Any]) -> bool:
         """Writes one event; returns whether it is on the tape. Blocks for one `write`."""
         if os.getpid() != self._process:
             # A forked child has a chain of hashes of its own; its lines would not fit.
+            self._say_forked()
             return False
         with self._lock:
             if self.failed or not self._open:
@@ -232,9 +268,21 @@ class TapeWriter:
             self._size += len(line)
             return True
 
+    def _say_forked(self) -> None:
+        if not self._told:
+            self._told = True
+            logger.warning(
+                "Process %d was forked from the one that records into the tape %s; its calls are "
+                "not on the tape",
+                os.getpid(),
+                self.path,
+            )
+
     def _give_up(self, error: OSError) -> None:
         self.failed = True
-        os.ftruncate(self._file, self._size)
+        # Where not even this is possible, the half line is what a reader takes for a cut.
+        with suppress(OSError):
+            os.ftruncate(self._file, self._size)
         logger.error(
             "Recording stopped: the tape %s cannot be written (%s). The simulation goes on; "
             "the tape holds everything before this moment",

@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 
 from tinytroupe.cli import Subparsers
-from tinytroupe.cli.quantities import parse_age, parse_size
+from tinytroupe.cli.quantities import parse_age, parse_count, parse_size
 
 ACTIONS = {
     "stats": "tinytroupe.cli.cache_views",
@@ -67,7 +67,7 @@ def _add_views(actions: Subparsers) -> None:
     parser.add_argument("--newer-than", type=parse_age, metavar="AGE", help="as in 12h or 30d")
     parser.add_argument("--text", help="words in the question or the answer, in any case")
     parser.add_argument(
-        "--limit", type=int, default=20, metavar="N", help="how many (default: 20; 0: all)"
+        "--limit", type=parse_count, default=20, metavar="N", help="how many (default: 20; 0: all)"
     )
     parser = _add_action(actions, "show", "show one question and its answer")
     parser.add_argument("key", help="the key of the answer, or enough of its beginning")

@@ -68,8 +68,13 @@ class Intake:
     others: list[str] = field(default_factory=list)
     """Keys under which the store has another answer, which it keeps."""
 
-    def take(self, key: str, entry: Entry) -> Fate:
+    def take(self, key: str, entry: Entry, stored_at_seconds: float | None) -> Fate:
         """Keeps an entry where there is none.
+
+        Args:
+            key: Its name.
+            entry: Answer and request.
+            stored_at_seconds: When it was kept where it comes from; None: now.
 
         Raises:
             StoreError: The store cannot be read or written.
@@ -77,7 +82,7 @@ class Intake:
         present = self.store.get(key)
         if present is None:
             try:
-                if self.store.add(key, entry):
+                if self.store.add(key, entry, stored_at_seconds):
                     self.new += 1
                     return "new"
             except StoreError as error:
@@ -182,7 +187,8 @@ def _import_line(
     number: int, line: bytes, intake: Intake, note: Callable[[int, str], None]
 ) -> None:
     try:
-        intake.take(*read_line(line))
+        exported = read_line(line)
+        intake.take(exported.key, exported.entry, exported.stored_at_seconds)
     except DamagedLine as damage:
         note(number, str(damage))
     except NewerFormat as error:
@@ -210,7 +216,7 @@ def run_merge(args: argparse.Namespace, folder: Path) -> int:
             damaged.append({"key": row.key, "problem": str(damage)})
             continue
         if entry is not None:
-            intake.take(row.key, entry)
+            intake.take(row.key, entry, row.stored_at_seconds)
     if args.json:
         say_json({**intake.tell(), "damaged": damaged})
     else:

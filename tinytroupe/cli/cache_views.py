@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -120,12 +121,12 @@ def run_ls(args: argparse.Namespace, folder: Path) -> int:
     """
     survey = Survey(folder)
     wanted = make_filter(args)
-    rows = survey.list_rows(newest_first=True)
     total = survey.sum_up().entries
-    if wanted.reads:
-        rows = track(rows, "Reading", total)
-    selected = select_rows(survey, rows, wanted)
-    listed = list(islice(selected, args.limit or None))
+    with closing(track(survey.list_rows(newest_first=True), "Reading", total)) as rows:
+        selected = select_rows(survey, rows, wanted)
+        listed = list(islice(selected, args.limit + 1 if args.limit else None))
+    more = len(listed) > args.limit > 0
+    del listed[args.limit or len(listed) :]
     if args.json:
         say_json([_tell_row(survey, row) for row in listed])
         return 0
@@ -138,7 +139,7 @@ def run_ls(args: argparse.Namespace, folder: Path) -> int:
         [_write_row(survey, row, now) for row in listed],
         right=("AGE", "SIZE"),
     )
-    if len(listed) == args.limit < total:
+    if more:
         say(f"\nThe newest {args.limit} are shown; --limit 0 shows all.")
     return 0
 

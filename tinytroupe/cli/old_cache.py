@@ -15,6 +15,7 @@ an argument `max_completion_tokens` by its own name).
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -77,12 +78,15 @@ def import_pickle(args: argparse.Namespace, intake: Intake) -> int:
     for key, answer in _read_pickle(args.file):
         report.entries += 1
         try:
-            fates = {intake.take(*entry) for entry in translate(key, answer, settings, report)}
+            entries = translate(key, answer, settings, report)
         except Untranslatable as reason:
             excerpt = cut(clean(key), _KEY_EXCERPT)
-            entry = {"entry": report.entries, "reason": str(reason), "key": excerpt}
-            report.untranslated.append(entry)
+            report.untranslated.append(
+                {"entry": report.entries, "reason": str(reason), "key": excerpt}
+            )
             continue
+        made_at = _find_time(answer)
+        fates = {intake.take(name, entry, made_at) for name, entry in entries}
         report.imported += "new" in fates
         report.other_kept += "other" in fates
         report.already_there += fates == {"same"}
@@ -124,6 +128,12 @@ def _read_pickle(path: Path) -> Iterator[tuple[str, Any]]:
             yield from iter_answers(content, note)
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}") from error
+
+
+def _find_time(answer: Any) -> float | None:
+    """Returns when an answer was made, in seconds since 1970, as far as the endpoint told."""
+    created = answer.get("created") if isinstance(answer, dict) else None
+    return float(created) if type(created) is int and 0 < created < time.time() else None
 
 
 def translate(

@@ -47,6 +47,17 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * base ** _SIZE_POWERS[match[2].upper()])
 
 
+def parse_count(text: str) -> int:
+    """Returns a whole number from 0 on.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
 def show_age(seconds: float) -> str:
     """Writes an age in its largest whole unit: `3 d`."""
     for unit in ("y", "w", "d", "h", "min"):

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -124,8 +124,11 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
-def track(items: Iterable[T], what: str, total: float | None) -> Iterator[T]:
-    """Yields the items, and shows on a terminal how many of them are done."""
+def track(items: Iterable[T], what: str, total: float | None) -> Generator[T, None, None]:
+    """Yields the items, and shows on a terminal how many of them are done.
+
+    Who may stop early closes it, so that nothing is shown any more.
+    """
     with progress(what, total) as advance:
         for item in items:
             yield item

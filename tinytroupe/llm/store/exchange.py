@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -62,8 +63,18 @@ def write_line(key: str, entry: Entry, stored_at_seconds: float) -> bytes:
     return orjson.dumps(line) + b"\n"
 
 
-def read_line(line: bytes) -> tuple[str, Entry]:
-    """Returns the key and the entry of a line.
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An entry that was read from a line."""
+
+    key: str
+    entry: Entry
+    stored_at_seconds: float
+    """When it was kept where it comes from, in seconds since 1970 (UTC)."""
+
+
+def read_line(line: bytes) -> Exported:
+    """Returns the entry of a line.
 
     Raises:
         DamagedLine: It is not a line that `write_line` wrote, or was changed since.
@@ -83,7 +94,7 @@ def read_line(line: bytes) -> tuple[str, Entry]:
     entry = Entry(facts + b"\n" + response if facts else response, request)
     if fields.get("sha256") != _hash(key, entry):
         raise DamagedLine("it was changed since it was written: its checksum does not match")
-    return key, entry
+    return Exported(key, entry, _read_time(fields.get("stored_at")))
 
 
 _PARTS = ("facts", "response", "request")
@@ -141,4 +152,12 @@ def _hash(key: str, entry: Entry) -> str:
 
 
 def _write_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="microseconds")
+
+
+def _read_time(text: object) -> float:
+    try:
+        time = datetime.fromisoformat(text if isinstance(text, str) else "")
+        return time.replace(tzinfo=time.tzinfo or timezone.utc).timestamp()
+    except (ValueError, OverflowError):
+        raise DamagedLine("it does not say when it was stored") from None

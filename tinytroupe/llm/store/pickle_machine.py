@@ -24,7 +24,7 @@ MAX_MARKS = 1000
 """How many lists may be begun within each other."""
 
 # What the machine builds may take so many times the memory of the pickle, and this much besides.
-GROWTH, ALLOWANCE = 20, 16 * 2**20
+GROWTH, _ALLOWANCE = 20, 16 * 2**20
 _CONTAINER_BYTES, _MEMO_BYTES = 200, 100
 # A memo of more entries has no honest use; unbounded numbers can be chosen to collide.
 _MAX_MEMO = 2**32
@@ -58,7 +58,7 @@ class Machine:
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
-        self._left_bytes = GROWTH * size_bytes + ALLOWANCE
+        self._left_bytes = GROWTH * size_bytes + _ALLOWANCE
         self._place = 0
 
     def run(self, content: bytes, on_progress: Callable[[int], None] | None) -> Any:
@@ -303,7 +303,7 @@ _INSTRUCTIONS: dict[str, Callable[[Machine, Any], None]] = {
         ),
         Machine.push_text,
     ),
-    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), Machine.push_bytes),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), Machine.push_bytes),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.get),
     "MEMOIZE": Machine.memoize,

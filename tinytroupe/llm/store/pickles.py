@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tinytroupe.llm.errors import StoreError
-from tinytroupe.llm.store.pickle_machine import ALLOWANCE, GROWTH, Machine, StandIn, describe
+from tinytroupe.llm.store.pickle_machine import GROWTH, Machine, StandIn, describe
 
 MAX_DEPTH = 60
 """How deep an answer may be nested."""
+
+_ALLOWANCE = 2**20
 
 
 class Unreadable(Exception):
@@ -60,7 +62,7 @@ class _Plainer:
     """
 
     def __init__(self, size_bytes: int) -> None:
-        self._left = GROWTH * size_bytes + ALLOWANCE
+        self._left = GROWTH * size_bytes + _ALLOWANCE
 
     def convert(self, value: Any, depth: int) -> Any:
         """Returns a copy made of dictionaries, lists and scalars.

@@ -7,6 +7,7 @@ who looks at another's store, or checks their own, wants it left as it is.
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from tinytroupe.llm.store.frame import DamagedFrame, decode_entry
 from tinytroupe.llm.store.reader import DATABASE_NAME
 
 _OURS = "raw = 1 AND typeof(key) = 'text' AND typeof(store_time) = 'real'"
+# By their age, which is not the order of the rows where some came from another store.
+_ORDER = f"SELECT rowid FROM Cache WHERE {_OURS} ORDER BY store_time {{order}}, rowid {{order}}"
 _LIST = (
     "SELECT rowid, CAST(key AS BLOB), store_time, length(value) FROM Cache"
-    f" WHERE {_OURS} AND rowid {{after}} ? ORDER BY rowid {{order}} LIMIT 1000"
+    f" WHERE {_OURS} AND rowid IN ({{numbers}})"
 )
 _READ = (
     "SELECT mode, typeof(value), CAST(value AS BLOB) FROM Cache WHERE rowid = ? AND store_time IS ?"
@@ -34,7 +37,7 @@ _TOTAL = (
     f" max(store_time) FROM Cache WHERE {_OURS}"
 )
 _FOREIGN = f"SELECT count(*) FROM Cache WHERE NOT ({_OURS})"
-_MAX_ROWID = 2**63 - 1
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,16 @@ class Survey:
         Raises:
             StoreError: The store cannot be read.
         """
-        after, order, last = ("<", "DESC", _MAX_ROWID) if newest_first else (">", "ASC", 0)
-        sql = _LIST.format(after=after, order=order)
-        while rows := self._read(sql, last):
-            for number, key, stored_at_seconds, size_bytes in rows:
-                yield Row(number, key.decode("utf-8", "replace"), stored_at_seconds, size_bytes)
-            last = rows[-1][0]
+        order = "DESC" if newest_first else "ASC"
+        numbers = array("q", (row[0] for row in self._read(_ORDER.format(order=order))))
+        for start in range(0, len(numbers), _BATCH):
+            batch = numbers[start : start + _BATCH]
+            listed = self._read(_LIST.format(numbers=",".join(map(str, batch))))
+            by_number = {row[0]: row[1:] for row in listed}
+            for number in batch:
+                if number in by_number:
+                    key, stored_at_seconds, size_bytes = by_number[number]
+                    yield Row(number, key.decode("utf-8", "replace"), stored_at_seconds, size_bytes)
 
     def read(self, row: Row) -> Entry | None:
         """Returns the entry; None: it was removed or written anew meanwhile.

@@ -22,6 +22,12 @@ FAILED = 2
 INTERRUPTED = 130
 
 COMMANDS = {
+    "record": ("tinytroupe.cli.record", "record the model calls of a simulation"),
+    "replay": ("tinytroupe.cli.replay", "run a simulation again, with its recorded answers"),
+    "fork": ("tinytroupe.cli.fork", "go on differently from a point of a recorded run"),
+    "explain": ("tinytroupe.cli.explain", "explain why the last replay of a tape differed"),
+    "diff": ("tinytroupe.cli.diff", "compare two recorded runs"),
+    "check": ("tinytroupe.cli.check", "find what in a simulation is not deterministic"),
     "cache": (
         "tinytroupe.cli.cache",
         "look into the stored answers, take them elsewhere, thin them out",

@@ -154,7 +154,8 @@ class _Activation:
         if os.getpid() != self._process:
             return
         try:
-            self._run.stop()
+            # What the interpreter has reported by now is what broke the simulation off.
+            self._run.stop(getattr(sys, "last_value", None))
         except ReplayMiss:
             report = self._run.report
             if self._plan.status_folder is None and report is not None:

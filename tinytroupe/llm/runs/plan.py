@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -49,6 +49,10 @@ class RunPlan:
     def tape(self) -> str:
         """The tape that is written, or replayed, as an absolute path."""
         return os.path.abspath(os.path.expanduser(self.to or self.path))
+
+    def report_to(self, folder: str) -> RunPlan:
+        """Returns the same plan, of which the process says in a folder what became of it."""
+        return replace(self, status_folder=folder)
 
     def to_text(self) -> str:
         """Writes the plan as one line of JSON, with absolute paths."""

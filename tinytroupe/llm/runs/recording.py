@@ -312,7 +312,8 @@ class Player:
             takes = self.recording.takes
             self._placed = {(take.branch, take.order): i for i, take in enumerate(takes)}
             self._last_lines = {take.branch: take.number for take in takes}
-        if position.ambiguous or position.branch in self.recording.contested:
+        contested = self.recording.contested
+        if position.ambiguous or is_contested(position.branch, position.order, contested):
             return None
         branch, order = self._follow(position)
         return self._placed.get((branch, order + self._missed[position.branch][1]))

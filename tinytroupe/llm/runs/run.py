@@ -253,13 +253,16 @@ class Run:
         install(root)
         return self
 
-    def stop(self) -> None:
+    def stop(self, error: BaseException | None = None) -> None:
         """Ends the run: nothing is patched any more, and the tape is closed.
+
+        Args:
+            error: What broke the simulation off; told on the tape. None: it came to its end.
 
         Raises:
             ReplayMiss: Calls of a replay had no answer: it names the first of them.
         """
-        self._end()
+        self._end(error)
         if self.report is not None and self.report.diverged:
             raise self._sum_up(self.report)
 
@@ -318,7 +321,9 @@ class Run:
 
     def _note_move(self, call: Call, take: Take) -> None:
         assert call.position is not None
-        self.moves.append(call.position.lane)
+        assert self._player is not None
+        if not (call.position.ambiguous or self._player.recording.is_ambiguous(take)):
+            self.moves.append(call.position.lane)
 
     def _sum_up(self, report: ReplayReport) -> ReplayMiss:
         return ReplayMiss(explain_report(report, wants_colour(sys.stderr)))

@@ -12,6 +12,7 @@ Change: TypeAlias = Literal["same", "removed", "added"]
 Runs: TypeAlias = list[tuple[Change, str]]
 
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_WORD_OR_LINE = re.compile(r"\w|\n")
 _LONGEST_WORD = 100
 _MOST_CHARACTERS = 400_000
 
@@ -110,8 +111,8 @@ def _join(runs: Runs) -> Runs:
         stretches[-1][1 if change == "added" else 0] += text
     joined: list[list[str]] = []
     for index, stretch in enumerate(stretches):
-        if _is_lone_space(stretch) and 0 < index < len(stretches) - 1:
-            # Two changed words are read more easily together than with a space between them.
+        if _is_lone_sign(stretch) and 0 < index < len(stretches) - 1:
+            # Two changed words are read more easily together than with a comma between them.
             stretch = stretch * 2
         if len(stretch) == 2 and joined and len(joined[-1]) == 2:
             joined[-1] = [joined[-1][0] + stretch[0], joined[-1][1] + stretch[1]]
@@ -120,8 +121,9 @@ def _join(runs: Runs) -> Runs:
     return [run for stretch in joined for run in _name(stretch)]
 
 
-def _is_lone_space(stretch: list[str]) -> bool:
-    return len(stretch) == 1 and stretch[0].isspace() and "\n" not in stretch[0]
+def _is_lone_sign(stretch: list[str]) -> bool:
+    text = stretch[0]
+    return len(stretch) == 1 and len(text) <= 2 and _WORD_OR_LINE.search(text) is None
 
 
 def _name(stretch: list[str]) -> Runs:

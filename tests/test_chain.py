@@ -384,7 +384,8 @@ class TestEmbed:
         client = colour.make_client(transport, MemoryStore())
         assert client.embed("vec", ["a", "bb"]) == [[1.0, 1.0], [2.0, 1.0]]
         assert client.embed("vec", ["bb", "ccc", "a"]) == [[2.0, 1.0], [3.0, 1.0], [1.0, 1.0]]
-        assert len(transport.attempts) == 3
+        asked = [attempt.call.request.texts for attempt in transport.attempts]
+        assert asked == [("a", "bb"), ("ccc",)]
 
     def test_one_text_is_not_a_list(self, colour: Any) -> None:
         """A bare string is refused rather than taken letter by letter."""

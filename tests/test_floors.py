@@ -69,6 +69,10 @@ SIDEWAYS: dict[tuple[str, str], str] = {
     ("tinytroupe.llm.rules.classify", "tinytroupe.llm.rules.backoff"): "an error tells the wait",
     ("tinytroupe.llm.layers.*", "tinytroupe.llm.layers.handler"): "every layer wraps a handler",
     ("tinytroupe.llm.layers.flight", "tinytroupe.llm.layers.cache"): "who leads looks once more",
+    ("tinytroupe.llm.layers.batch", "tinytroupe.llm.layers.cache"): "the same, for many",
+    ("tinytroupe.llm.layers.batch", "tinytroupe.llm.layers.flight"): "the same, for many",
+    ("tinytroupe.llm.layers.route", "tinytroupe.llm.transports.endpoint"): "where a route leads",
+    ("tinytroupe.llm.rules.routes", "tinytroupe.llm.rules.classify"): "what rests, and how long",
     ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.transport"): "what all promise",
     ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.wire"): "between calls and HTTP",
     ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.connections"): "deadlines hold",
@@ -112,6 +116,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pydantic": ("tinytroupe.llm.talk.*",),
     "azure": ("tinytroupe.llm.transports.azure",),
     "uvloop": ("tinytroupe.llm.spawns.installed",),
+    "yaml": ("tinytroupe.llm.config.yaml_files",),
     "bpe_openai": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
     "backports": ("tinytroupe.llm.store.compression",),
     "compression": ("tinytroupe.llm.store.compression",),
@@ -119,7 +124,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
 }
 """Who may import what is not ours and not the standard library's."""
 
-OPTIONAL = ("azure", "backports", "bpe_openai", "rich", "uvloop")
+OPTIONAL = ("azure", "backports", "bpe_openai", "rich", "uvloop", "yaml")
 """Packages of an extra; each has one module that knows how to do without it."""
 
 VAGUE_NAMES = {"utils", "util", "helper", "helpers", "common", "misc", "base"}

@@ -11,25 +11,28 @@ import logging
 import os
 import random
 import weakref
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinytroupe.llm.errors import LLMError, MalformedResponse
+from tinytroupe.llm.layers.batch import Batch, Outcome
 from tinytroupe.llm.layers.cache import Cache, cached
 from tinytroupe.llm.layers.flight import Flight, shared
 from tinytroupe.llm.layers.handler import AttemptHandler, Handler
 from tinytroupe.llm.layers.limit import Gate, limited
 from tinytroupe.llm.layers.replay import get_active, recorded
 from tinytroupe.llm.layers.retry import retried
-from tinytroupe.llm.meter import Meter, metered
-from tinytroupe.llm.request import Attempt, CacheMode, Call, Request, RetryPolicy
+from tinytroupe.llm.layers.route import Route, routed
+from tinytroupe.llm.meter import Meter, metered, name_caller
+from tinytroupe.llm.request import CacheMode, Call, Request, RetryPolicy
 from tinytroupe.llm.response import Response
 from tinytroupe.llm.rules.lanes import current_branch
 from tinytroupe.llm.rules.parameters import adapt_request
 from tinytroupe.llm.runtime import Runtime
 from tinytroupe.llm.store.entry import Store
+from tinytroupe.llm.transports.endpoint import Endpoint
 from tinytroupe.llm.transports.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -50,21 +53,40 @@ class ClientDefaults:
 
 
 def build_chain(
-    transport: AttemptHandler,
+    attempt: AttemptHandler,
     cache: Cache,
     flight: Flight,
-    gate: Gate | None,
     defaults: ClientDefaults,
     meter: Meter,
     runtime: Runtime,
-) -> Handler:
-    """Puts the layers in their order; the last line is the first that a call meets."""
-    attempt = limited(transport, gate, runtime)
-    handler = retried(attempt, defaults.retry, defaults.timeout_seconds, random.random, runtime)
-    handler = cached(handler, cache)
+) -> tuple[Handler, Batch]:
+    """Puts the layers in their order; the last line is the first that a call meets.
+
+    Returns:
+        What answers a call, and what answers many embedding calls together.
+    """
+    bought = retried(attempt, defaults.retry, defaults.timeout_seconds, random.random, runtime)
+    handler = cached(bought, cache)
     handler = shared(handler, flight, cache, runtime)
+    batch = Batch(bought, handler, flight, cache)
     handler = recorded(handler, runtime)
-    return metered(handler, meter, runtime)
+    return metered(handler, meter, runtime), batch
+
+
+def build_attempt(
+    route: Route,
+    make_attempt: Callable[[Transport], AttemptHandler],
+    gates: Sequence[Gate | None],
+    runtime: Runtime,
+) -> AttemptHandler:
+    """Puts together what makes an attempt: the route over the endpoints, each with its limits."""
+    handlers = [
+        limited(make_attempt(endpoint.transport), gate, runtime, endpoint.requests, endpoint.tokens)
+        for endpoint, gate in zip(route.endpoints, gates, strict=True)
+    ]
+    if len(handlers) == 1 and not route.alters:
+        return handlers[0]
+    return routed(handlers, route, random.random, runtime)
 
 
 class Chain:
@@ -72,36 +94,57 @@ class Chain:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Transport | Endpoint | Route,
         store: Store | None,
         defaults: ClientDefaults | None,
         meter: Meter | None,
         runtime: Runtime,
     ) -> None:
         defaults = defaults or ClientDefaults()
-        self.transport = transport
+        self.route = to_route(transport)
+        self.transport = self.route.endpoints[0].transport
         self.store = store
         self.meter = meter or Meter()
         self.defaults = defaults
         self._runtime = runtime
         self._flight = Flight()
-        self._gate = Gate(defaults.max_concurrent) if defaults.max_concurrent else None
+        places = [each.max_concurrent or defaults.max_concurrent for each in self.route.endpoints]
+        self._gates = [Gate(number) if number else None for number in places]
+        attempt = build_attempt(self.route, self._make_attempt, self._gates, runtime)
         cache = Cache(store, defaults.cache, runtime)
-        self._handle = build_chain(
-            self._attempt, cache, self._flight, self._gate, defaults, self.meter, runtime
+        self._handle, self._batch = build_chain(
+            attempt, cache, self._flight, defaults, self.meter, runtime
         )
         _reset_after_fork(self)
 
-    async def _attempt(self, attempt: Attempt) -> Response:
+    def _make_attempt(self, transport: Transport) -> AttemptHandler:
         raise NotImplementedError
+
+    async def _embed(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Returns what became of embedding calls of one text each; equal ones are asked once."""
+        started = self._runtime.now()
+        prepared = [prepare_call(call, self.defaults, self._runtime) for call in calls]
+        distinct = {call.key: call for call in prepared}
+        answered = await self._batch.answer(list(distinct.values()), self._runtime)
+        outcomes = dict(zip(distinct, answered, strict=True))
+        seconds = self._runtime.now() - started
+        for key, call in distinct.items():
+            outcome = outcomes[key]
+            if isinstance(outcome, LLMError):
+                self.meter.count(call, None, name_caller(outcome, call), seconds)
+            else:
+                self.meter.count(call, outcome, None, seconds)
+        return [outcomes[call.key] for call in prepared]
 
     def _start(self, call: Call | Request) -> Coroutine[Any, Any, Response]:
         return self._handle(prepare_call(call, self.defaults, self._runtime))
 
     def _forget_calls(self) -> None:
         self._flight.reset()
-        if self._gate is not None:
-            self._gate.reset()
+        self.route.reset()
+        for gate in self._gates:
+            if gate is not None:
+                gate.reset()
 
 
 def prepare_call(call: Call | Request, defaults: ClientDefaults, runtime: Runtime) -> Call:
@@ -117,6 +160,15 @@ def prepare_call(call: Call | Request, defaults: ClientDefaults, runtime: Runtim
         call = replace(call, expires_at=runtime.now() + allowed)
     session = get_active()
     return session.place(call) if session is not None else _name_lane(call)
+
+
+def to_route(transport: Transport | Endpoint | Route) -> Route:
+    """Returns the route over one transport or endpoint, or the route itself."""
+    if isinstance(transport, Route):
+        return transport
+    if isinstance(transport, Endpoint):
+        return Route([transport])
+    return Route([Endpoint(transport.name, transport)])
 
 
 def to_call(call: Call | Request) -> Call:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from tinytroupe.llm.chain import Chain, ClientDefaults, Emission, Gathered, to_call
 from tinytroupe.llm.errors import BadRequest, LLMError
+from tinytroupe.llm.layers.handler import AttemptHandler
+from tinytroupe.llm.layers.replay import get_active
+from tinytroupe.llm.layers.route import Route
 from tinytroupe.llm.meter import Meter
 from tinytroupe.llm.request import Attempt, Call, CallOptions, Request, embedding_request
 from tinytroupe.llm.response import Response
@@ -21,6 +25,7 @@ from tinytroupe.llm.rules.lanes import DETACHED, Branch, current_branch
 from tinytroupe.llm.runtime import AsyncioRuntime, BlockingRuntime, Runtime, run
 from tinytroupe.llm.spawns.callers import spawn_branch
 from tinytroupe.llm.store.entry import Store
+from tinytroupe.llm.transports.endpoint import Endpoint
 from tinytroupe.llm.transports.transport import Transport
 
 __all__ = ["AsyncClient", "Client", "ClientDefaults", "Outcome", "Report"]
@@ -36,7 +41,7 @@ class Client(Chain):
     """Asks a model and returns its answer, bought at most once. Blocks; safe for many threads.
 
     Args:
-        transport: Where live calls go.
+        transport: Where live calls go; a `Route` for several endpoints.
         store: Where answers are kept; None: nowhere.
         defaults: How calls are made where their options say nothing.
         meter: Where calls are added up; None: one of its own.
@@ -45,7 +50,7 @@ class Client(Chain):
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Transport | Endpoint | Route,
         store: Store | None = None,
         defaults: ClientDefaults | None = None,
         *,
@@ -54,10 +59,13 @@ class Client(Chain):
     ) -> None:
         super().__init__(transport, store, defaults, meter, runtime or BlockingRuntime())
 
-    async def _attempt(self, attempt: Attempt) -> Response:
-        emit, stream = attempt.call.emit, getattr(self.transport, "stream", None)
+    def _make_attempt(self, transport: Transport) -> AttemptHandler:
+        return partial(self._attempt, transport)
+
+    async def _attempt(self, transport: Transport, attempt: Attempt) -> Response:
+        emit, stream = attempt.call.emit, getattr(transport, "stream", None)
         if emit is None or stream is None:
-            return self.transport.send(attempt)
+            return transport.send(attempt)
         with closing(stream(attempt)) as pieces:
             gathered = Gathered()
             with gathered.told_on_failure():
@@ -140,19 +148,35 @@ class Client(Chain):
             return error
 
     def embed(
-        self, model: str, texts: Iterable[str], options: CallOptions | None = None
+        self,
+        model: str,
+        texts: Iterable[str],
+        options: CallOptions | None = None,
+        **parameters: object,
     ) -> list[list[float]]:
-        """Returns one vector per text, in order; each text is cached for itself.
+        """Returns one vector per text, in order.
+
+        Each text is cached for itself, and those that are missing are asked
+        together. While a run is active each is asked for itself, so that the
+        tape does not depend on what the store held.
+
+        Args:
+            model: The model's name.
+            texts: At least one, none of them empty.
+            options: How it is asked.
+            **parameters: What else goes into the request, such as `dimensions`.
 
         Raises:
             LLMError: A text has no vector; the first such error.
         """
-        outcomes = self.send_many(_make_embedding_calls(model, texts, options))
+        calls = _make_embedding_calls(model, texts, options, parameters)
+        outcomes = self.send_many(calls) if get_active() else run(self._embed(calls))
         return [_read_vector(outcome) for outcome in outcomes]
 
     def close(self) -> None:
         """Closes connections and files; the next call opens them again."""
-        self.transport.close()
+        for endpoint in self.route.endpoints:
+            endpoint.transport.close()
         if self.store is not None:
             self.store.close()
 
@@ -181,7 +205,7 @@ class AsyncClient(Chain):
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Transport | Endpoint | Route,
         store: Store | None = None,
         defaults: ClientDefaults | None = None,
         *,
@@ -190,10 +214,13 @@ class AsyncClient(Chain):
     ) -> None:
         super().__init__(transport, store, defaults, meter, runtime or AsyncioRuntime())
 
-    async def _attempt(self, attempt: Attempt) -> Response:
-        emit, stream = attempt.call.emit, getattr(self.transport, "astream", None)
+    def _make_attempt(self, transport: Transport) -> AttemptHandler:
+        return partial(self._attempt, transport)
+
+    async def _attempt(self, transport: Transport, attempt: Attempt) -> Response:
+        emit, stream = attempt.call.emit, getattr(transport, "astream", None)
         if emit is None or stream is None:
-            return await self.transport.asend(attempt)
+            return await transport.asend(attempt)
         async with aclosing(stream(attempt)) as pieces:
             gathered = Gathered()
             with gathered.told_on_failure():
@@ -283,19 +310,21 @@ class AsyncClient(Chain):
         return [outcomes[index] for index in sorted(outcomes)]
 
     async def embed(
-        self, model: str, texts: Iterable[str], options: CallOptions | None = None
+        self,
+        model: str,
+        texts: Iterable[str],
+        options: CallOptions | None = None,
+        **parameters: object,
     ) -> list[list[float]]:
-        """Returns one vector per text, in order; each text is cached for itself.
-
-        Raises:
-            LLMError: A text has no vector; the first such error.
-        """
-        outcomes = await self.send_many(_make_embedding_calls(model, texts, options))
+        """Returns one vector per text, in order. See `Client.embed`."""
+        calls = _make_embedding_calls(model, texts, options, parameters)
+        outcomes = await (self.send_many(calls) if get_active() else self._embed(calls))
         return [_read_vector(outcome) for outcome in outcomes]
 
     async def aclose(self) -> None:
         """Closes this loop's connections and the files; the next call opens them again."""
-        await self.transport.aclose()
+        for endpoint in self.route.endpoints:
+            await endpoint.transport.aclose()
         if self.store is not None:
             self.store.close()
 
@@ -312,12 +341,17 @@ class AsyncClient(Chain):
 
 
 def _make_embedding_calls(
-    model: str, texts: Iterable[str], options: CallOptions | None
+    model: str,
+    texts: Iterable[str],
+    options: CallOptions | None,
+    parameters: Mapping[str, object],
 ) -> list[Call]:
     if isinstance(texts, str):
         raise BadRequest("texts is one text; give a list of texts, as in embed(model, [text])")
     chosen = options or CallOptions()
-    return [Call(embedding_request(model, text), chosen) for text in texts]
+    # Made together first, so that an error says which text it is.
+    whole = embedding_request(model, texts, **cast("dict[str, Any]", parameters))
+    return [Call(replace(whole, texts=(text,)), chosen) for text in whole.texts]
 
 
 def _read_vector(outcome: Outcome) -> list[float]:

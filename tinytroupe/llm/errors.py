@@ -21,6 +21,8 @@ class LLMError(Exception):
         attempts: Tries on the wire that were made for the call (0: none).
         history: One line for each other failure of the same call, in order.
         partial: What had arrived of a streamed answer before it broke.
+        endpoint: The name of the endpoint that failed; empty where there is but one.
+        elsewhere: Whether another endpoint may answer the same call.
     """
 
     def __init__(
@@ -38,9 +40,13 @@ class LLMError(Exception):
         self.attempts = attempts
         self.history: tuple[str, ...] = ()
         self.partial = ""
+        self.endpoint = ""
+        self.elsewhere = False
 
     def __str__(self) -> str:
         context = [f"model {self.model}"] if self.model else []
+        if self.endpoint:
+            context.append(f"endpoint {self.endpoint}")
         if self.lane:
             context.append(f"lane {self.lane}")
         if self.attempts > 1:

@@ -200,13 +200,19 @@ def metered(handler: Handler, meter: Meter, runtime: Runtime) -> Handler:
         except BaseException as error:
             failure = error
             if isinstance(error, LLMError):
-                error.model = error.model or call.request.model
-                error.lane = error.lane or call.options.lane
+                name_caller(error, call)
             raise
         finally:
             meter.count(call, response, failure, runtime.now() - started)
 
     return answer
+
+
+def name_caller(error: LLMError, call: Call) -> LLMError:
+    """Lets an error tell what was asked, and by whom, where it does not say."""
+    error.model = error.model or call.request.model
+    error.lane = error.lane or call.options.lane
+    return error
 
 
 def _make_record(

@@ -8,11 +8,15 @@ from typing import Literal, TypeAlias, cast
 
 from tinytroupe.llm import canonical
 from tinytroupe.llm.canonical import JSON, FrozenDict, freeze_mapping
-from tinytroupe.llm.errors import BadRequest
+from tinytroupe.llm.errors import BadRequest, LLMError
 from tinytroupe.llm.messages import Message, MessageLike, to_messages
 
 Kind: TypeAlias = Literal["chat", "completion", "embedding"]
 CacheMode: TypeAlias = Literal["on", "off", "refresh", "only"]
+
+ChooseWait: TypeAlias = "Callable[[LLMError, int], float | None]"
+"""Is told an error and the number of the attempt, from 1, that failed; returns the seconds to wait
+before another one, or None to give up."""
 
 Emit: TypeAlias = Callable[[str], Awaitable[None]]
 
@@ -196,6 +200,10 @@ class RetryPolicy:
     """How much the upper end grows from wait to wait; at least 1."""
     cap_seconds: float = 60.0
     """No wait is longer, whatever the server asks for."""
+    jitter: bool = True
+    """False: each wait is its upper end, not drawn; for who needs to know it beforehand."""
+    choose_wait: ChooseWait | None = field(default=None, compare=False)
+    """Decides instead of the rules, on each failure; None: the rules decide."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -287,3 +295,5 @@ class Attempt:
     """From 1."""
     timeout_seconds: float
     """The whole attempt on the wire, connecting to last byte, may take this long."""
+    failed: tuple[str, ...] = ()
+    """The endpoints at which earlier attempts of the call failed, where there are several."""

@@ -24,6 +24,9 @@ CONFIG_NAME = "config.ini"
 OWN_SECTIONS = ("Simulation", "Cognition", "ActionGenerator")
 """Sections in which a simulation keeps what it likes."""
 
+MODEL_SECTION = "Model "
+"""How the sections begin that name a model, `[Model fast]`; see `config.model_entries`."""
+
 UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
     "OpenAI": (
         "AZURE_EMBEDDING_MODEL_API_VERSION",
@@ -107,6 +110,8 @@ class _Reading:
 
     def read_file(self, file: IniFile) -> None:
         for section, values in file.sections.items():
+            if section.startswith(MODEL_SECTION):
+                continue
             if section not in _KEYS and section not in OWN_SECTIONS:
                 raise ConfigError(
                     f"{file.path}:{file.section_lines.get(section, 1)}: there is no section "

@@ -1,4 +1,4 @@
-"""How many attempts one endpoint gets at a time."""
+"""How many attempts one endpoint gets at a time and within a minute."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tinytroupe.llm.errors import TimedOut
 from tinytroupe.llm.layers.handler import AttemptHandler
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.response import Response
+from tinytroupe.llm.rules.buckets import Bucket, Share, estimate_tokens
 from tinytroupe.llm.runtime import Runtime
 
 
@@ -60,18 +61,37 @@ class Gate:
         self._queue = deque()
 
 
-def limited(handler: AttemptHandler, gate: Gate | None, runtime: Runtime) -> AttemptHandler:
-    """Lets an attempt on the wire when the gate has a place for it.
+def limited(
+    handler: AttemptHandler,
+    gate: Gate | None,
+    runtime: Runtime,
+    requests: Bucket | None = None,
+    tokens: Bucket | None = None,
+) -> AttemptHandler:
+    """Lets an attempt on the wire when the gate has a place for it and the minute has room.
 
     The time in the queue counts against the call's deadline, not against the
-    attempt's: a thousand agents at a gate of four are slow, not broken.
+    attempt's: a thousand agents at a gate of four are slow, not broken. The
+    place is taken before the minute's share: a queue between the two would let
+    more begin within a minute than was reserved.
+
+    Args:
+        handler: Makes the attempt.
+        gate: How many attempts at a time; None: any number.
+        runtime: The clock.
+        requests: How many requests within a minute; None: any number.
+        tokens: How many tokens within a minute, estimated before and settled
+            after each attempt; None: any number.
 
     Raises:
         TimedOut: The call's deadline passed while it queued.
     """
-    if gate is None:
-        return handler
+    if requests is not None or tokens is not None:
+        handler = _paced(handler, requests, tokens, runtime)
+    return handler if gate is None else _gated(handler, gate, runtime)
 
+
+def _gated(handler: AttemptHandler, gate: Gate, runtime: Runtime) -> AttemptHandler:
     async def queue(attempt: Attempt, future: Future[None]) -> Attempt:
         expires_at = attempt.call.expires_at
         remaining = None if expires_at is None else expires_at - runtime.now()
@@ -85,10 +105,7 @@ def limited(handler: AttemptHandler, gate: Gate | None, runtime: Runtime) -> Att
                     "MAX_CONCURRENT_MODEL_CALLS places"
                 ) from None
             raise
-        if expires_at is None:
-            return attempt
-        left = max(expires_at - runtime.now(), 0.001)
-        return replace(attempt, timeout_seconds=min(attempt.timeout_seconds, left))
+        return _shorten(attempt, runtime)
 
     async def attempt_in_turn(attempt: Attempt) -> Response:
         future = gate.enter()
@@ -100,3 +117,48 @@ def limited(handler: AttemptHandler, gate: Gate | None, runtime: Runtime) -> Att
             gate.leave()
 
     return attempt_in_turn
+
+
+def _paced(
+    handler: AttemptHandler, requests: Bucket | None, tokens: Bucket | None, runtime: Runtime
+) -> AttemptHandler:
+    async def wait_for_room(attempt: Attempt, shares: list[tuple[Bucket, Share]]) -> Attempt:
+        now = runtime.now()
+        wait = max(share.begins for _, share in shares) - now
+        if wait <= 0:
+            return attempt
+        expires_at = attempt.call.expires_at
+        if expires_at is not None and now + wait >= expires_at:
+            raise TimedOut(
+                f"the limit per minute has room for this call only in {wait:.1f} s, which is "
+                "after its deadline"
+            )
+        await runtime.sleep(wait)
+        return _shorten(attempt, runtime)
+
+    async def attempt_in_time(attempt: Attempt) -> Response:
+        now = runtime.now()
+        shares = [(requests, requests.take(1.0, now))] if requests else []
+        if tokens is not None:
+            shares.append((tokens, tokens.take(estimate_tokens(attempt.call.request), now)))
+        try:
+            attempt = await wait_for_room(attempt, shares)
+        except BaseException:
+            for bucket, share in shares:
+                bucket.give_back(share)
+            raise
+        response = await handler(attempt)
+        if tokens is not None and response.usage is not None:
+            tokens.settle(shares[-1][1], response.usage.total_tokens)
+        return response
+
+    return attempt_in_time
+
+
+def _shorten(attempt: Attempt, runtime: Runtime) -> Attempt:
+    """Returns the attempt with no more time than its call has left."""
+    expires_at = attempt.call.expires_at
+    if expires_at is None:
+        return attempt
+    left = max(expires_at - runtime.now(), 0.001)
+    return replace(attempt, timeout_seconds=min(attempt.timeout_seconds, left))

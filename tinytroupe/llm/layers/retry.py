@@ -41,14 +41,13 @@ def retried(
                 break
             seconds = whole if remaining is None else min(whole, remaining)
             try:
-                return await handler(Attempt(call, number, seconds))
+                return await handler(Attempt(call, number, seconds, _list_failed(errors)))
             except LLMError as error:
                 errors.append(error)
-            decision = decide_retry(errors[-1])
-            if not decision.retry:
+            wait = _choose_wait(limits, errors[-1], number, draw_jitter)
+            if wait is None or number == limits.max_attempts:
                 break
-            wait = compute_wait(limits, number, decision.after_seconds, draw_jitter())
-            if number == limits.max_attempts or _would_pass_deadline(call, wait, runtime):
+            if _would_pass_deadline(call, wait, runtime):
                 break
             logger.info(
                 "Attempt %d of %d failed (%s); the next one follows in %.1f s",
@@ -61,6 +60,23 @@ def retried(
         raise _choose_cause(errors, number)
 
     return answer
+
+
+def _choose_wait(
+    policy: RetryPolicy, error: LLMError, number: int, draw_jitter: Callable[[], float]
+) -> float | None:
+    """Returns the seconds until the next attempt; None: there is none."""
+    # Moving to another endpoint is the route's business; a stream cannot begin again.
+    if policy.choose_wait is not None and not (error.elsewhere or error.partial):
+        return policy.choose_wait(error, number)
+    decision = decide_retry(error)
+    if not decision.retry:
+        return None
+    return compute_wait(policy, number, decision.after_seconds, draw_jitter())
+
+
+def _list_failed(errors: list[LLMError]) -> tuple[str, ...]:
+    return tuple([error.endpoint for error in errors if error.endpoint])
 
 
 def _measure_remaining(call: Call, runtime: Runtime) -> float | None:

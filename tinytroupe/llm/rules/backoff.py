@@ -17,7 +17,7 @@ def compute_wait(
     What the server asked for is obeyed up to the cap. Otherwise the wait is
     drawn from 0 to the capped exponential bound ("full jitter"). The jitter is
     applied after the cap: before it, every long wait would be exactly the cap
-    and all callers would come back at once.
+    and all callers would come back at once. A policy without jitter waits the bound itself.
 
     Args:
         policy: How patient the call is.
@@ -31,7 +31,7 @@ def compute_wait(
         bound = policy.waiting_seconds * policy.factor ** (number - 1)
     except OverflowError:
         bound = policy.cap_seconds
-    return jitter * min(bound, policy.cap_seconds)
+    return (jitter if policy.jitter else 1.0) * min(bound, policy.cap_seconds)
 
 
 def read_retry_after(headers: Mapping[str, str], now_epoch_seconds: float) -> float | None:

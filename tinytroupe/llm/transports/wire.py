@@ -12,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 import orjson
 
 from tinytroupe.llm.errors import BadRequest, ConfigError, MalformedResponse
-from tinytroupe.llm.request import Attempt, Kind
+from tinytroupe.llm.request import Attempt, Kind, Request
 from tinytroupe.llm.response import Response, parse_response
 from tinytroupe.llm.rules.classify import classify_failure
 
@@ -143,12 +143,31 @@ def read_reply(
             raise classify_failure(None, headers, content, now_epoch_seconds) from error
         error.request_id = request_id
         raise
-    if request.kind == "embedding" and len(response.embeddings) != len(request.texts):
-        raise MalformedResponse(
-            f"{len(request.texts)} texts were sent, {len(response.embeddings)} vectors came back",
-            request_id=request_id,
-        )
+    if request.kind == "embedding":
+        check_vectors(request, response)
     return response
+
+
+def check_vectors(request: Request, response: Response) -> None:
+    """Checks that there is one vector for each text, as long as was asked for.
+
+    Raises:
+        MalformedResponse: There are more or fewer.
+        BadRequest: The endpoint does not heed `dimensions`.
+    """
+    vectors = response.embeddings
+    if len(vectors) != len(request.texts):
+        raise MalformedResponse(
+            f"{len(request.texts)} texts were sent, {len(vectors)} vectors came back",
+            request_id=response.request_id,
+        )
+    wanted = request.parameters.get("dimensions")
+    if wanted is not None and any(len(vector) != wanted for vector in vectors):
+        raise BadRequest(
+            f"vectors of {wanted} numbers were asked for and {len(vectors[0])} came back: the "
+            "endpoint does not heed dimensions for this model",
+            request_id=response.request_id,
+        )
 
 
 def check_kind(attempt: Attempt, known: Mapping[Kind, str]) -> str:

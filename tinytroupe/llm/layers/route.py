@@ -1,0 +1,205 @@
+"""Picks an endpoint for each attempt, and lets one rest that failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from threading import Lock
+
+from tinytroupe.llm.canonical import FrozenDict
+from tinytroupe.llm.errors import ConfigError, LLMError, RateLimited, TimedOut
+from tinytroupe.llm.layers.handler import AttemptHandler
+from tinytroupe.llm.request import Attempt, Request
+from tinytroupe.llm.response import Response
+from tinytroupe.llm.rules.parameters import adapt_request
+from tinytroupe.llm.rules.routes import (
+    STRATEGIES,
+    Standing,
+    Strategy,
+    choose,
+    find_candidates,
+    is_worth_moving,
+    settle_failure,
+    settle_success,
+    take_turn,
+)
+from tinytroupe.llm.runtime import Runtime
+from tinytroupe.llm.transports.endpoint import Endpoint, check_endpoints
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_SECONDS = 60.0
+"""Where every endpoint rests longer than this, the call fails instead of waiting."""
+
+
+class Route:
+    """Several endpoints, and what is known of each. Safe for many threads and both colours.
+
+    Args:
+        endpoints: At least one; their names differ.
+        strategy: One of `STRATEGIES`.
+
+    Raises:
+        ConfigError: There is no endpoint, a name stands twice, or no such strategy.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], strategy: Strategy = "round_robin") -> None:
+        if strategy not in STRATEGIES:
+            raise ConfigError(
+                f"there is no strategy {strategy!r}; known are {', '.join(STRATEGIES)}"
+            )
+        self.endpoints = check_endpoints(endpoints)
+        self.strategy: Strategy = strategy
+        self._indexes = {endpoint.name: index for index, endpoint in enumerate(self.endpoints)}
+        self._lock = Lock()
+        self._standings = [
+            Standing(weight=endpoint.weight, tier=endpoint.tier) for endpoint in self.endpoints
+        ]
+
+    def __repr__(self) -> str:
+        return f"Route({', '.join(self._indexes)}; {self.strategy})"
+
+    @property
+    def alters(self) -> bool:
+        """Whether a request may differ from endpoint to endpoint, or its time to answer."""
+        return any(
+            each.model or each.parameters or each.timeout_seconds is not None
+            for each in self.endpoints
+        )
+
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """What is known of each endpoint now, by name."""
+        with self._lock:
+            return dict(zip(self._indexes, self._standings, strict=True))
+
+    def find(self, names: Sequence[str]) -> frozenset[int]:
+        """Returns the positions of endpoints."""
+        return frozenset(self._indexes[name] for name in names if name in self._indexes)
+
+    def pick(self, failed: frozenset[int], now: float, draw: float) -> tuple[int | None, float]:
+        """Takes an endpoint for an attempt; returns it, or None and how long to wait for one."""
+        with self._lock:
+            candidates, wait = find_candidates(self._standings, failed, now)
+            if wait > 0:
+                return None, wait
+            chosen = choose(self.strategy, self._standings, candidates, draw)
+            self._standings = take_turn(self.strategy, self._standings, candidates, chosen)
+            return chosen, 0.0
+
+    def succeed(self, index: int, seconds: float) -> None:
+        """Notes an answer."""
+        with self._lock:
+            self._standings[index] = settle_success(self._standings[index], seconds)
+
+    def fail(
+        self, index: int, error: LLMError, began: float, now: float, failed: frozenset[int]
+    ) -> bool:
+        """Notes a failure; returns whether the call is worth an attempt elsewhere."""
+        with self._lock:
+            self._standings[index] = settle_failure(self._standings[index], error, began, now)
+            return is_worth_moving(error, self._standings, failed | {index})
+
+    def release(self, index: int) -> None:
+        """Notes that an attempt was given up, which tells nothing of the endpoint."""
+        with self._lock:
+            standing = self._standings[index]
+            self._standings[index] = replace(standing, under_way=standing.under_way - 1)
+
+    def reset(self) -> None:
+        """Forgets what is under way: after a fork it is not in this process."""
+        self._lock = Lock()
+        self._standings = [replace(standing, under_way=0) for standing in self._standings]
+
+
+def routed(
+    handlers: Sequence[AttemptHandler],
+    route: Route,
+    draw: Callable[[], float],
+    runtime: Runtime,
+) -> AttemptHandler:
+    """Makes each attempt at the endpoint that the route picks.
+
+    An endpoint that failed in this call is not asked again while another is up.
+    Where all rest, the call waits for the first one, up to a minute.
+
+    Args:
+        handlers: One for each endpoint, in order.
+        route: Shared by clients of both colours.
+        draw: Draws a number from 0 to below 1.
+        runtime: The clock.
+
+    Raises:
+        RateLimited: All endpoints rest for longer than a minute.
+        TimedOut: All endpoints rest beyond the call's deadline.
+    """
+
+    async def pick(attempt: Attempt, failed: frozenset[int]) -> int:
+        while True:
+            now = runtime.now()
+            index, wait = route.pick(failed, now, draw())
+            if index is not None:
+                return index
+            _check_wait(attempt, wait, now)
+            logger.info("All %d endpoints rest; the first is up in %.1f s", len(handlers), wait)
+            await runtime.sleep(wait)
+
+    async def attempt_elsewhere(attempt: Attempt) -> Response:
+        failed = route.find(attempt.failed)
+        index = await pick(attempt, failed)
+        endpoint = route.endpoints[index]
+        began = runtime.now()
+        try:
+            response = await handlers[index](_fit(attempt, endpoint, began))
+        except LLMError as error:
+            error.endpoint = endpoint.name
+            error.elsewhere = route.fail(index, error, began, runtime.now(), failed)
+            raise
+        except BaseException:
+            route.release(index)
+            raise
+        route.succeed(index, runtime.now() - began)
+        return response
+
+    return attempt_elsewhere
+
+
+def _check_wait(attempt: Attempt, wait_seconds: float, now: float) -> None:
+    if wait_seconds > LONGEST_WAIT_SECONDS:
+        raise RateLimited(
+            f"all endpoints are cooling down; the first is up again in {wait_seconds:.0f} s",
+            retry_after_seconds=wait_seconds,
+            should_retry=False,
+        )
+    expires_at = attempt.call.expires_at
+    if expires_at is not None and now + wait_seconds >= expires_at:
+        raise TimedOut(
+            f"all endpoints are cooling down; the first is up again in {wait_seconds:.1f} s, "
+            "which is after the call's deadline"
+        )
+
+
+def _fit(attempt: Attempt, endpoint: Endpoint, now: float) -> Attempt:
+    """Returns the attempt as the endpoint takes it."""
+    seconds = attempt.timeout_seconds
+    if endpoint.timeout_seconds is not None:
+        seconds = min(seconds, endpoint.timeout_seconds)
+    if attempt.call.expires_at is not None:
+        seconds = min(seconds, max(attempt.call.expires_at - now, 0.001))
+    if endpoint.model or endpoint.parameters:
+        request = _translate(attempt.call.request, endpoint)
+        return replace(
+            attempt, call=replace(attempt.call, request=request), timeout_seconds=seconds
+        )
+    return (
+        attempt if seconds == attempt.timeout_seconds else replace(attempt, timeout_seconds=seconds)
+    )
+
+
+def _translate(request: Request, endpoint: Endpoint) -> Request:
+    parameters = FrozenDict({**endpoint.parameters, **request.parameters})
+    model = endpoint.model or request.model
+    if model == request.model and parameters == request.parameters:
+        return request
+    return adapt_request(replace(request, model=model, parameters=parameters))[0]

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from tinytroupe.llm.errors import StoreError
+from tinytroupe.llm.rules.lanes import BEGINNING, FOREIGN_PATH, Mark, is_contested
 from tinytroupe.llm.store.tape import TapeReader
 
 _LONGEST_HEADER = 2**20
@@ -27,7 +28,8 @@ class LaneFacts:
     seconds: float = 0.0
     """How long the calls took together."""
     errors: int = 0
-    branches: set[str] = field(default_factory=set)
+    branches: dict[str, int] = field(default_factory=dict)
+    """Branch → the number of its last call, from 0."""
     ambiguous: bool = False
     """Whether nothing tells its calls from those of other branches."""
 
@@ -42,7 +44,9 @@ class TapeFacts:
     calls: int = 0
     resumed: int = 0
     ended: bool = False
-    """Whether the recording was ended in order."""
+    """Whether the recording was ended, and the process not killed."""
+    broken_off_by: str = ""
+    """The class of the error that ended the simulation; empty: none, or not known."""
     cut: bool = False
     """Whether the last event is not whole."""
     changed_lines: list[int] = field(default_factory=list)
@@ -68,6 +72,8 @@ class TapeFacts:
             return "changed"
         if self.cut:
             return "cut"
+        if self.broken_off_by:
+            return f"broken off by {self.broken_off_by}"
         return "ended" if self.ended else "not ended"
 
     @property
@@ -79,8 +85,7 @@ class TapeFacts:
         """Returns all of it for JSON."""
         lanes = {}
         for name, lane in self.lanes.items():
-            told = asdict(lane)
-            lanes[name] = {**told, "branches": sorted(lane.branches)}
+            lanes[name] = {**asdict(lane), "branches": sorted(lane.branches)}
         return {
             "header": self.header,
             "size_bytes": self.size_bytes,
@@ -98,23 +103,27 @@ class TapeFacts:
 def read_tape(tape: TapeReader) -> TapeFacts:
     """Reads a tape as far as it is whole; changed lines are noted and not believed."""
     facts = TapeFacts(tape.header, len(tape.content))
-    contested: set[str] = set()
+    contested = {FOREIGN_PATH: BEGINNING}
     for line in tape.lines():
         facts.lines += 1
         if not line.intact:
             facts.changed_lines.append(line.number)
             continue
-        kind = line.event.get("event")
-        facts.ended = kind == "ended" and line.event.get("error") is None
+        event = line.event
+        kind = event.get("event")
+        facts.ended = kind == "ended"
+        facts.broken_off_by = str(event.get("error") or "") if kind == "ended" else ""
         if kind == "contested":
-            contested.add(str(line.event.get("branch")))
+            contested[event["branch"]] = Mark(event["calls"], event["spawns"])
         elif kind == "resumed":
             facts.resumed += 1
         elif kind == "call":
-            _add_call(facts, line.event)
+            _add_call(facts, event)
     facts.cut = tape.scan.cut
     for lane in facts.lanes.values():
-        lane.ambiguous = lane.ambiguous or not contested.isdisjoint(lane.branches)
+        lane.ambiguous = lane.ambiguous or any(
+            is_contested(branch, order, contested) for branch, order in lane.branches.items()
+        )
     return facts
 
 
@@ -125,7 +134,8 @@ def _add_call(facts: TapeFacts, event: dict[str, Any]) -> None:
     lane.live += event.get("origin") == "live"
     lane.seconds += event.get("seconds") or 0.0
     lane.errors += event.get("error") is not None
-    lane.branches.add(str(event.get("branch") or ""))
+    branch, order = str(event.get("branch") or ""), event.get("order") or 0
+    lane.branches[branch] = max(lane.branches.get(branch, 0), order)
     lane.ambiguous = lane.ambiguous or bool(event.get("ambiguous"))
     response = event.get("response") or {}
     usage = response.get("usage") or {}

@@ -44,6 +44,8 @@ def write_file(path: Path, *, replace: bool = False) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _open(part, "wb", is_compressed(path)) as file:
             yield file
+        if is_compressed(path) and not part.stat().st_size:
+            part.write_bytes(_import_zstd().compress(b""))  # no tool takes an empty file for one
         os.replace(part, path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -159,7 +159,7 @@ class Survey:
         rows = self._read(_FOREIGN)
         if rows and rows[0][0]:
             yield (
-                f"{DATABASE_NAME}: {rows[0][0]} rows that this store never writes; "
+                f"{DATABASE_NAME}: rows that this store never writes: {rows[0][0]}; "
                 "they are never read"
             )
 

@@ -81,6 +81,14 @@ SIDEWAYS: dict[tuple[str, str], str] = {
     ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.streaming"): "streamed answers",
     ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.sdk"): "clients that users bring",
     ("tinytroupe.llm.transports.azure", "tinytroupe.llm.transports.openai"): "the same API",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.turns"): "who says what",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.wanted"): "what is wanted",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.answers"): "what came of it",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.sdk_transport"): "others' SDKs",
+    ("tinytroupe.llm.transports.*", "tinytroupe.llm.transports.http_clients"): "for others' SDKs",
+    ("tinytroupe.llm.transports.anthropic", "tinytroupe.llm.transports.anthropic_*"): "its words",
+    ("tinytroupe.llm.transports.gemini", "tinytroupe.llm.transports.gemini_*"): "its words",
+    ("tinytroupe.llm.transports.presets", "tinytroupe.llm.transports.*"): "providers by name",
     ("tinytroupe.llm.transports.overridden", "tinytroupe.llm.transports.raw_calls"): "its calls",
     ("tinytroupe.llm.chain", "tinytroupe.llm.meter"): "the meter is the outermost layer",
     ("tinytroupe.llm.client", "tinytroupe.llm.chain"): "the facades drive the chain",
@@ -114,7 +122,9 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "jinja2": ("tinytroupe.llm.talk.*",),
     "tiktoken": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
     "pydantic": ("tinytroupe.llm.talk.*",),
+    "anthropic": ("tinytroupe.llm.transports.anthropic",),
     "azure": ("tinytroupe.llm.transports.azure",),
+    "google": ("tinytroupe.llm.transports.gemini",),
     "uvloop": ("tinytroupe.llm.spawns.installed",),
     "yaml": ("tinytroupe.llm.config.yaml_files",),
     "bpe_openai": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
@@ -124,7 +134,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
 }
 """Who may import what is not ours and not the standard library's."""
 
-OPTIONAL = ("azure", "backports", "bpe_openai", "rich", "uvloop", "yaml")
+OPTIONAL = ("anthropic", "azure", "backports", "bpe_openai", "google", "rich", "uvloop", "yaml")
 """Packages of an extra; each has one module that knows how to do without it."""
 
 VAGUE_NAMES = {"utils", "util", "helper", "helpers", "common", "misc", "base"}

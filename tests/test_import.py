@@ -24,7 +24,9 @@ HEAVY = (
     "tiktoken",
     "bpe_openai",
     "pydantic",
+    "anthropic",
     "azure",
+    "google",
     "rich",
     "requests",
 )
@@ -38,6 +40,7 @@ LOADED_LATE = (
     "tinytroupe.llm.talk.jinja",
     "tinytroupe.llm.transports.async_connections",
     "tinytroupe.llm.transports.connections",
+    "tinytroupe.llm.transports.http_clients",
     "tinytroupe.llm.transports.sdk",
     "tinytroupe.llm.transports.tls",
 )

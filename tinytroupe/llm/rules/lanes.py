@@ -40,6 +40,7 @@ class Branch:
         "_lock",
         "_named",
         "_occupant",
+        "by_chance",
         "calls",
         "contested_since",
         "fed_by",
@@ -71,6 +72,8 @@ class Branch:
         self.spawns = 0
         self.unordered = 0
         """In how many loops it is that go by the order in which others end."""
+        self.by_chance = False
+        """Whether chance decided its number, so that its parent stands for it where it matters."""
         self.fed_by = 0
         """The queue that it takes its work from, as a number; 0: it was given its work."""
         self.fed_since: Mark | None = None
@@ -123,8 +126,13 @@ class Branch:
             self.spawns = index + 1
         child = self.number(index)
         if self.unordered:
-            child.contested_since = BEGINNING
+            child.leave_to_chance()
         return child
+
+    def leave_to_chance(self) -> None:
+        """Notes that chance decided the number of this new branch."""
+        self.by_chance = True
+        self.contested_since = BEGINNING
 
     def number(self, index: int) -> Branch:
         """Returns a new branch for the index-th of many things that are started together."""
@@ -135,7 +143,7 @@ class Branch:
 
         `team/lisa` is lisa below team. Below a branch that is fed by a queue a
         name stands for itself: which worker took the work must not be part of
-        who is asking.
+        who is asking. Nor must a number that chance decided.
         """
         branch = self
         for part in name.split("/"):
@@ -144,8 +152,7 @@ class Branch:
         return branch
 
     def _enter(self, name: str) -> Branch:
-        fed_by = self._find_feed()
-        home = self.root if fed_by else self
+        home, fed_by = self._find_home()
         with home._lock:
             branch = home._named.get(name)
             if branch is None:
@@ -158,14 +165,16 @@ class Branch:
         branch._entered_from = fed_by or branch._entered_from
         return branch
 
-    def _find_feed(self) -> int:
-        """Returns the queue that feeds this branch or one above, up to a name; 0: none does."""
-        branch: Branch | None = self
-        while branch is not None and not branch.is_named:
+    def _find_home(self) -> tuple[Branch, int]:
+        """Returns what a name hangs from, and the queue that feeds this branch; 0: none does."""
+        home = branch = self
+        while branch.parent is not None and not branch.is_named:
             if branch.fed_by:
-                return branch.fed_by
+                return self.root, branch.fed_by
+            if branch.by_chance:
+                home = branch.parent
             branch = branch.parent
-        return 0
+        return home, 0
 
     def occupy(self, caller: Hashable) -> None:
         """Notes that a thread or task is inside this name; two at a time contest it."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import queue
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from types import FrameType, FunctionType
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -77,33 +76,6 @@ def _note_consumer(source: Any, branch: Branch) -> None:
     for consumer in shared:
         if consumer.fed_since is not None:
             consumer.contest(consumer.fed_since)
-
-
-def find_simple_queue(fn: Callable[..., Any], args: Iterable[Any]) -> Any | None:
-    """Returns a `SimpleQueue` that a function may take its work from, or None.
-
-    Its `get` is written in C and cannot be watched, so it is enough that the
-    function can reach one: by an argument, its object, a closure or a global.
-    """
-    found: list[Any] = [*args]
-    while isinstance(fn, functools.partial):
-        found += [*fn.args, *fn.keywords.values()]
-        fn = fn.func
-    for owner in (fn, getattr(fn, "__self__", None)):
-        found += getattr(owner, "__dict__", {}).values()
-    inner = getattr(fn, "__func__", fn)
-    if isinstance(inner, FunctionType):
-        found += [inner.__globals__.get(name) for name in inner.__code__.co_names]
-        found += [cell.cell_contents for cell in inner.__closure__ or () if _is_filled(cell)]
-    return next((item for item in found if isinstance(item, queue.SimpleQueue)), None)
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 class _Arrivals:

@@ -13,8 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 from weakref import ref
 
-from tinytroupe.llm.rules.lanes import BEGINNING, DETACHED, Branch, current_branch
-from tinytroupe.llm.spawns.arrivals import find_simple_queue
+from tinytroupe.llm.rules.lanes import DETACHED, Branch, current_branch
 from tinytroupe.llm.spawns.callers import find_caller, spawn_branch, stand_in
 
 _NOT_OF_THE_SIMULATION = frozenset(
@@ -47,7 +46,6 @@ def carry_into_job(submit: Callable[..., Any]) -> Callable[..., Any]:
         child = spawn_branch()
         if child is None:
             return submit(self, fn, *args, **kwargs)
-        _doubt(child, fn, (*args, *kwargs.values()))
         context = _find_context(fn)
         if context is None:
             context = copy_context()
@@ -81,14 +79,6 @@ def _find_context(fn: Callable[..., Any]) -> Context | None:
     return owner if isinstance(owner, Context) else None
 
 
-def _doubt(child: Branch, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Contests a branch that may take its work from a queue which cannot be watched."""
-    source = find_simple_queue(fn, args)
-    if source is not None:
-        child.fed_by = id(source)
-        child.contested_since = BEGINNING
-
-
 def carry_into_thread(start: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps `Thread.start`."""
 
@@ -101,8 +91,6 @@ def carry_into_thread(start: Callable[..., Any]) -> Callable[..., Any]:
         if child is None:
             start(self)
             return
-        given = (*getattr(self, "_args", ()), *getattr(self, "_kwargs", {}).values())
-        _doubt(child, getattr(self, "_target", None) or self.run, given)
         context = copy_context()
         run = self.run
         of_its_own = vars(self).get("run")
@@ -165,7 +153,7 @@ def carry_into_task(create_task: Callable[..., Any]) -> Callable[..., Any]:
         if child is None:
             return create_task(self, coro, **kwargs)  # type: ignore[no-any-return]
         if _is_asked_by(_TAKES_A_SET):
-            child.contested_since = BEGINNING
+            child.leave_to_chance()
         task = _create_in(child, create_task, self, coro, kwargs)
         child.owner = ref(task)
         return task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -67,6 +68,8 @@ def _list_targets() -> Iterator[tuple[type | ModuleType, str, _Wrap]]:
     yield Future, "add_done_callback", carry_into_callback
     yield threading.Thread, "start", carry_into_thread
     yield queue.Queue, "get", notice_consumer
+    yield queue.SimpleQueue, "get", notice_consumer
+    yield queue.SimpleQueue, "get_nowait", notice_consumer
     yield asyncio.Queue, "get_nowait", notice_consumer
     # `as_completed` itself is often imported by name; what it yields from is looked up each time.
     if hasattr(_base, "_yield_finished_futures"):
@@ -106,7 +109,7 @@ def _patch(owner: type | ModuleType, name: str, wrap: _Wrap) -> _Patch:
 
     # What a class inherited is given back by taking ours away, not by pinning the parent's.
     patch = _Patch(owner, name, vars(owner).get(name), choose)
-    setattr(owner, name, choose)
+    _assign(owner, name, choose)
     return patch
 
 
@@ -118,4 +121,16 @@ def _take_back(patch: _Patch) -> None:
     if patch.own is None:
         delattr(patch.owner, patch.name)
     else:
-        setattr(patch.owner, patch.name, patch.own)
+        _assign(patch.owner, patch.name, patch.own)
+
+
+def _assign(owner: type | ModuleType, name: str, value: Any) -> None:
+    try:
+        setattr(owner, name, value)
+    except TypeError:
+        # SimpleQueue is written in C and refuses. But workers that it feeds must be noticed, or a
+        # replay would hand one agent another's answers; so its dictionary is changed directly.
+        import ctypes
+
+        gc.get_referents(vars(owner))[0][name] = value
+        ctypes.pythonapi.PyType_Modified(ctypes.py_object(owner))

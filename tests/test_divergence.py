@@ -1,14 +1,13 @@
-"""Where a replay differs from its recording: found, shown in words, and named first things first."""
+"""Where a replay differs from its recording: found, shown in words, first things first."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,6 @@ from tinytroupe.llm.runs.divergence import (
     find_first,
 )
 from tinytroupe.llm.runs.explanation import escape, explain_report, format_differences
-from tinytroupe.llm.runs.report import find_report, publish_report, read_report
 from tinytroupe.llm.runs.run import Run, lane
 from tinytroupe.llm.runs.words import compare_words
 
@@ -150,9 +148,7 @@ def test_colours_are_only_those_asked_for():
     difference = Difference("prompt", "calm \x1b[2Jday", "calm night")
     plain, coloured = (format_differences([difference], colour)[0] for colour in (False, True))
     assert plain == r"prompt: calm [-\x1b[2Jday-]{+night+}"
-    assert coloured == (
-        "prompt: calm \x1b[31m[-\\x1b[2Jday-]\x1b[0m\x1b[32m{+night+}\x1b[0m"
-    )
+    assert coloured == ("prompt: calm \x1b[31m[-\\x1b[2Jday-]\x1b[0m\x1b[32m{+night+}\x1b[0m")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +293,9 @@ def tapes(tmp_path_factory) -> list[Path]:
     return paths
 
 
-def replay(tape: Path, seed: int, variant: Variant = Variant(), patient: bool = False) -> Run:
+def replay_society(
+    tape: Path, seed: int, variant: Variant = Variant(), patient: bool = False
+) -> Run:
     run = Run.replay(tape)
     run_society(run, seed, variant, patient)
     if variant.kind:
@@ -312,7 +310,7 @@ def replay(tape: Path, seed: int, variant: Variant = Variant(), patient: bool = 
 @given(tape=st.integers(0, 4), seed=st.integers(0, 10**6))
 def test_an_unchanged_society_replays_under_every_schedule(tapes, tape, seed):
     """Without a change there is no divergence, and nothing is left on the tape."""
-    run = replay(tapes[tape], seed)
+    run = replay_society(tapes[tape], seed)
     assert run.divergences == []
     assert run.find_unplayed() == []
 
@@ -330,30 +328,149 @@ def test_the_changed_agent_is_named_under_every_schedule(
     tapes, tape, seed, agent, number, kind, patient
 ):
     """The first divergence is the changed call itself, however many others follow from it."""
-    run = replay(tapes[tape], seed, Variant(agent, number, kind), patient)
+    run = replay_society(tapes[tape], seed, Variant(agent, number, kind), patient)
     first = run.first_divergence
     assert first is not None
     assert run.report is not None
     assert run.report.first == first
     assert first.lane == agent
-    orders = {0: 0, 1: 0, 2: 0} if kind == "changed" else {0: 1, 1: 1, 2: 1}
-    assert first.order == orders[number]
+    assert first.order == (0 if kind == "changed" else 1)
     shown = "\n".join(format_differences(first.differences))
     if kind == "changed":
-        assert shown.startswith(f"messages[0].content: …Round {number}. Be a {{+grumpy +}}person.") or (
-            "{+grumpy +}" in shown
-        )
+        assert shown.startswith(
+            f"messages[0].content: …Round {number}. Be a {{+grumpy +}}person."
+        ) or ("{+grumpy +}" in shown)
     if number < ROUNDS - 1:
         assert len(run.divergences) > len(AGENTS)
     told = explain_report(run.report)
     assert f"The first divergence is {first.name}\n" in told
-    assert told.index(f"The first divergence is {agent}") < told.find("Later") or "Later" not in told
+    assert (
+        told.index(f"The first divergence is {agent}") < told.find("Later") or "Later" not in told
+    )
 
 
 def test_a_call_that_is_left_out_is_named_before_what_follows(tapes):
     """A recorded call that the simulation skips is told with the first call that differs."""
-    run = replay(tapes[0], 3, Variant("sofia", 1, "left out"))
+    run = replay_society(tapes[0], 3, Variant("sofia", 1, "left out"))
     assert run.first_divergence is not None
     assert run.first_divergence.lane == "sofia"
     assert run.report is not None
     assert run.report.unplayed > 0
+
+
+class Crew:
+    """Agents in a pool of threads; each hears in its second turn what the one before it said."""
+
+    def __init__(self, client: Client, draw: random.Random, changed: str = "") -> None:
+        self.client = client
+        self.draw = draw
+        self.changed = changed
+
+    def live(self) -> None:
+        with ThreadPoolExecutor(3) as pool:
+            said = list(pool.map(lambda agent: self.take_turn(agent, ""), AGENTS))
+            heard = [said[-1], *said[:-1]]
+            list(pool.map(self.take_turn, AGENTS, heard))
+
+    def take_turn(self, agent: str, heard: str) -> str:
+        with lane(agent):
+            mood = "grumpy" if agent == self.changed and not heard else "calm"
+            return self.ask(f"You are a {mood} person.") + self.ask(f"You heard: {heard}. Sum up.")
+
+    def ask(self, text: str) -> str:
+        for _ in range(self.draw.randrange(4)):
+            time.sleep(0)
+        try:
+            return self.client.send(ask(text)).text
+        except LLMError:
+            return "(silence)"
+
+
+def test_the_changed_agent_is_named_whatever_the_threads_do(tmp_path):
+    """In a pool of threads, with equal first prompts, the changed agent's first call is named."""
+    tape = tmp_path / "crew.tape"
+    with Run.record(tape):
+        Crew(Client(answer_by_number()), random.Random(0)).live()
+    for seed in range(30):
+        changed = AGENTS[seed % len(AGENTS)]
+        run = Run.replay(tape)
+        with pytest.raises(ReplayMiss, match=f"first divergence is {changed}:0"), run:
+            Crew(Client(answer_by_number()), random.Random(seed), changed).live()
+        assert run.first_divergence is not None
+        assert (run.first_divergence.lane, run.first_divergence.order) == (changed, 0)
+        assert len(run.divergences) > 1
+
+
+def test_a_miss_says_all_that_is_needed(tmp_path):
+    """The error names lane, position, tape, nearest call and what is different in it."""
+    tape = tmp_path / "run.tape"
+    with Run.record(tape), lane("lisa"):
+        client = Client(FakeTransport())
+        client.send(ask("Where do you live?"))
+        client.send(ask("What do you like to eat?"))
+    asked = [ask("Where do you live?"), ask("What do you like to drink?")]
+    run, missed = replay_calls(tape, client, asked, "lisa")
+    told = str(missed[0])
+    assert f"the tape {tape} has no answer for lisa:1 (lane lisa, its call 1" in told
+    assert "the nearest recorded call is lisa:1" in told
+    assert "messages[0].content: What do you like to [-eat-]{+drink+}?" in told
+    assert missed[0].lane == "lisa"
+    assert run.report is not None
+    assert "The first divergence is lisa:1" in explain_report(run.report)
+
+
+def replay_calls(
+    tape: Path, client: Client, asked: list[Request], name: str
+) -> tuple[Run, list[ReplayMiss]]:
+    """Replays calls that go on after a miss; returns the run and the errors."""
+    run = Run.replay(tape).start()
+    missed = []
+    with lane(name):
+        for request in asked:
+            try:
+                client.send(request)
+            except ReplayMiss as error:
+                missed.append(error)
+    with pytest.raises(ReplayMiss):
+        run.stop()
+    return run, missed
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (ask("Hello?"), "was asked once in all, and now once more"),
+        (replace(ask("Hello?"), namespace="other"), "in another namespace"),
+        (replace(ask("Hello?"), model="gpt-9"), "model: [-fake-]{+gpt-9+}"),
+        (chat_request("fake", ask("Hello?").messages, seed=7), "seed: added: 7"),
+    ],
+    ids=["once more", "namespace", "model", "parameter"],
+)
+def test_the_reason_is_told(tmp_path, asked, said):
+    """Whatever is different about a request, the error says it."""
+    tape = tmp_path / "run.tape"
+    client = Client(FakeTransport())
+    with Run.record(tape), lane("lisa"):
+        client.send(ask("Hello?"))
+    _, missed = replay_calls(tape, client, [ask("Hello?"), asked], "lisa")
+    assert said in str(missed[0])
+
+
+def test_thousands_of_misses_cost_little(tmp_path):
+    """A replay in which everything differs is explained without reading the tape for each call."""
+    tape = tmp_path / "run.tape"
+    client = Client(FakeTransport())
+    with Run.record(tape), lane("lisa"):
+        for number in range(3000):
+            client.send(ask(f"Question {number}. " + "Please answer. " * 100))
+    asked = [ask(f"Query {number}. " + "Please answer. " * 100) for number in range(3000)]
+    started = time.perf_counter()
+    run, missed = replay_calls(tape, client, asked, "lisa")
+    assert len(missed) == 3000
+    assert time.perf_counter() - started < 30
+    assert len(run.divergences) == 3000
+    assert run.report is not None
+    assert run.report.first is not None
+    assert run.report.first.order == 0
+    assert len(run.report.later) == 1000
+    assert explain_report(run.report).count("\n") < 60

@@ -26,7 +26,7 @@ _FULLY_KEPT = 1000
 _KEPT_CHARACTERS = 20_000
 _KEPT_CHARACTERS_LATER = 500
 _MOST_STEPS = 5_000_000
-_OWN_FACTS = ("event", "format", "hash", "started_at", "forked_from")
+_OWN_FACTS = ("event", "format", "hash", "id", "started_at", "forked_from")
 
 
 @dataclass(frozen=True, slots=True)

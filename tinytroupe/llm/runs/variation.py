@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -71,41 +71,31 @@ def find_causes(differences: Sequence[Difference]) -> tuple[Cause, ...]:
         # Items that changed their places may be parts of a request that differ each for itself.
         one = "\n".join(sorted(difference.recorded or "" for difference in left))
         two = "\n".join(sorted(difference.asked or "" for difference in left))
-        found.update(_find_in_texts(one, two) or ("other",))
+        found.update(("order",) if one == two else _find_in_texts(one, two) or ("other",))
     return tuple(cause for cause in CAUSES if cause in found)
 
 
-def _find_in_texts(recorded: str | None, asked: str | None) -> tuple[Cause, ...] | None:
+def _find_in_texts(recorded: str | None, asked: str | None) -> list[Cause] | None:
     """Returns what alone varies between two texts; None where it is more than can be named."""
     if recorded is None or asked is None:
         return None
     one, two = recorded, asked
     causes: list[Cause] = []
-    for masks in ([], [_mask_times], [_mask_randoms], [_mask_times, _mask_randoms]):
-        one, two = _apply(masks, recorded), _apply(masks, asked)
-        causes = [_NAMES[mask] for mask in masks]
+    if _sort_words(one) == _sort_words(two):
+        return ["order"]
+    for cause, pattern in _PATTERNS:
+        if Counter(pattern.findall(one)) != Counter(pattern.findall(two)):
+            causes.append(cause)
+        one, two = (pattern.sub(_MARK, text) for text in (one, two))
         if one == two:
-            return tuple(causes)
+            return causes or ["order"]
         if _sort_words(one) == _sort_words(two):
-            return (*causes, "order")
+            return [*causes, "order"]
     return None
 
 
-def _apply(masks: Sequence[Callable[[str], str]], text: str) -> str:
-    for mask in masks:
-        text = mask(text)
-    return text
-
-
-def _mask_times(text: str) -> str:
-    return _TIMES.sub("⟨time⟩", text)
-
-
-def _mask_randoms(text: str) -> str:
-    return _RANDOMS.sub("⟨random⟩", text)
-
-
-_NAMES: dict[Callable[[str], str], Cause] = {_mask_times: "time", _mask_randoms: "random"}
+_MARK = "varies"
+_PATTERNS: tuple[tuple[Cause, re.Pattern[str]], ...] = (("time", _TIMES), ("random", _RANDOMS))
 
 
 def _sort_words(text: str) -> list[str]:

@@ -39,6 +39,18 @@ if TYPE_CHECKING:
         TimedOut,
         ToolRoundsExceeded,
     )
+    from tinytroupe.llm.layers.route import Route
+    from tinytroupe.llm.manager import (
+        ModelManager,
+        UnknownModel,
+        call_llm,
+        configure_load_balancer,
+        get_embedding_model,
+        get_model,
+        get_model_manager,
+        load_model_configs,
+        register_model,
+    )
     from tinytroupe.llm.messages import Message
     from tinytroupe.llm.meter import CallRecord, Meter, Totals
     from tinytroupe.llm.request import (
@@ -55,12 +67,24 @@ if TYPE_CHECKING:
     from tinytroupe.llm.store.disk import DiskStore
     from tinytroupe.llm.store.entry import Entry, Store
     from tinytroupe.llm.store.memory import MemoryStore
+    from tinytroupe.llm.talk.models import (
+        AssistantMessage,
+        EmbeddingModel,
+        Model,
+        ModelResponse,
+        SystemMessage,
+        UserMessage,
+        image_part,
+    )
+    from tinytroupe.llm.transports.adapted import ModelAdapterBase
     from tinytroupe.llm.transports.azure import AzureTransport
+    from tinytroupe.llm.transports.endpoint import Endpoint
     from tinytroupe.llm.transports.openai import OpenAITransport
     from tinytroupe.llm.transports.rehearsal import Fault, Rehearsal, RehearsalTransport
     from tinytroupe.llm.transports.transport import Transport
 
 __all__ = [
+    "AssistantMessage",
     "AsyncClient",
     "Attempt",
     "AuthenticationFailed",
@@ -78,6 +102,8 @@ __all__ = [
     "ContentFiltered",
     "ContextTooLong",
     "DiskStore",
+    "EmbeddingModel",
+    "Endpoint",
     "Entry",
     "Fault",
     "InvalidRequestError",
@@ -88,7 +114,11 @@ __all__ = [
     "MemoryStore",
     "Message",
     "Meter",
+    "Model",
+    "ModelAdapterBase",
+    "ModelManager",
     "ModelNotFound",
+    "ModelResponse",
     "NonTerminalError",
     "OpenAITransport",
     "Outcome",
@@ -101,20 +131,32 @@ __all__ = [
     "Request",
     "Response",
     "RetryPolicy",
+    "Route",
     "ServerFault",
     "Store",
     "StoreError",
+    "SystemMessage",
     "TemplateError",
     "TimedOut",
     "ToolCall",
     "ToolRoundsExceeded",
     "Totals",
     "Transport",
+    "UnknownModel",
     "Usage",
+    "UserMessage",
+    "call_llm",
     "chat_request",
     "completion_request",
+    "configure_load_balancer",
     "embedding_request",
+    "get_embedding_model",
+    "get_model",
+    "get_model_manager",
+    "image_part",
+    "load_model_configs",
     "parse_response",
+    "register_model",
 ]
 
 _ROOMS: dict[str, tuple[str, ...]] = {
@@ -139,6 +181,29 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "transports.openai": ("OpenAITransport",),
     "transports.rehearsal": ("Fault", "Rehearsal", "RehearsalTransport"),
     "transports.transport": ("Transport",),
+    "manager": (
+        "ModelManager",
+        "UnknownModel",
+        "call_llm",
+        "configure_load_balancer",
+        "get_embedding_model",
+        "get_model",
+        "get_model_manager",
+        "load_model_configs",
+        "register_model",
+    ),
+    "talk.models": (
+        "AssistantMessage",
+        "EmbeddingModel",
+        "Model",
+        "ModelResponse",
+        "SystemMessage",
+        "UserMessage",
+        "image_part",
+    ),
+    "transports.adapted": ("ModelAdapterBase",),
+    "transports.endpoint": ("Endpoint",),
+    "layers.route": ("Route",),
 }
 """Where each name lives; what is not listed is an error, and lives in `errors`."""
 

@@ -169,9 +169,20 @@ class Client(Chain):
         Raises:
             LLMError: A text has no vector; the first such error.
         """
+        responses = self.embed_each(model, texts, options, **parameters)
+        return [response.embeddings[0] for response in responses]
+
+    def embed_each(
+        self,
+        model: str,
+        texts: Iterable[str],
+        options: CallOptions | None = None,
+        **parameters: object,
+    ) -> list[Response]:
+        """Does what `embed` does, and returns the responses: usage, origin, endpoint."""
         calls = _make_embedding_calls(model, texts, options, parameters)
         outcomes = self.send_many(calls) if get_active() else run(self._embed(calls))
-        return [_read_vector(outcome) for outcome in outcomes]
+        return [_expect_response(outcome) for outcome in outcomes]
 
     def close(self) -> None:
         """Closes connections and files; the next call opens them again."""
@@ -317,9 +328,20 @@ class AsyncClient(Chain):
         **parameters: object,
     ) -> list[list[float]]:
         """Returns one vector per text, in order. See `Client.embed`."""
+        responses = await self.embed_each(model, texts, options, **parameters)
+        return [response.embeddings[0] for response in responses]
+
+    async def embed_each(
+        self,
+        model: str,
+        texts: Iterable[str],
+        options: CallOptions | None = None,
+        **parameters: object,
+    ) -> list[Response]:
+        """Does what `embed` does, and returns the responses: usage, origin, endpoint."""
         calls = _make_embedding_calls(model, texts, options, parameters)
         outcomes = await (self.send_many(calls) if get_active() else self._embed(calls))
-        return [_read_vector(outcome) for outcome in outcomes]
+        return [_expect_response(outcome) for outcome in outcomes]
 
     async def aclose(self) -> None:
         """Closes this loop's connections and the files; the next call opens them again."""
@@ -354,7 +376,7 @@ def _make_embedding_calls(
     return [Call(replace(whole, texts=(text,)), chosen) for text in whole.texts]
 
 
-def _read_vector(outcome: Outcome) -> list[float]:
+def _expect_response(outcome: Outcome) -> Response:
     if isinstance(outcome, LLMError):
         raise outcome
-    return outcome.embeddings[0]
+    return outcome

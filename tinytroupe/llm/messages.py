@@ -34,6 +34,8 @@ class Message:
             raise BadRequest(
                 f"unknown role {self.role!r}; a role is one of {', '.join(sorted(ROLES))}"
             )
+        if isinstance(self.content, list):
+            object.__setattr__(self, "content", freeze(self.content, "the content"))
         if self.content is not None and not isinstance(self.content, (str, tuple)):
             raise BadRequest(
                 f"the content of a {self.role} message is of type {type(self.content).__name__}; "

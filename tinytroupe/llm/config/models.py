@@ -16,6 +16,8 @@ from tinytroupe.llm.errors import BadRequest, ConfigError
 
 ModelKind: TypeAlias = Literal["llm", "embedding"]
 
+REHEARSAL = "rehearsal"
+
 PROVIDERS = (
     "openai",
     "azure",
@@ -23,7 +25,7 @@ PROVIDERS = (
     "anthropic",
     "gemini",
     "openai-compatible",
-    "rehearsal",
+    REHEARSAL,
 )
 """Who can be asked."""
 
@@ -110,7 +112,11 @@ class _Reading:
             further = {}
         if self.rest:
             key = next(iter(self.rest))
-            raise self._refuse(key, f"there is no such key{suggest(key, KEYS)}")
+            raise self._refuse(
+                key,
+                f"there is no such key{suggest(key, KEYS)}; what else a model takes goes into "
+                "generate_args",
+            )
         return ModelConfig(
             name=self.entry.name,
             model=cast(str, values["model"] or self.entry.name),
@@ -129,7 +135,8 @@ class _Reading:
             max_concurrent=cast("int | None", values["max_concurrent"]),
             requests_per_minute=cast("int | None", values["requests_per_minute"]),
             tokens_per_minute=cast("int | None", values["tokens_per_minute"]),
-            namespace=cast(str, values["namespace"] or ""),
+            # A rehearsed answer must never be taken for a model's.
+            namespace=cast(str, values["namespace"] or (provider if provider == REHEARSAL else "")),
             further=MappingProxyType(further),
             source=MappingProxyType(dict(self.entry.values)),
         )

@@ -1,0 +1,68 @@
+"""The endpoints of named models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tinytroupe.llm.config.models import ModelConfig
+from tinytroupe.llm.errors import ConfigError
+from tinytroupe.llm.rules.buckets import Bucket
+from tinytroupe.llm.transports.adapted import AdaptedTransport, ModelAdapterBase
+from tinytroupe.llm.transports.endpoint import Endpoint
+from tinytroupe.llm.transports.transport import Transport
+
+
+def make_endpoint(
+    config: ModelConfig, registered: Mapping[str, type[ModelAdapterBase]]
+) -> Endpoint:
+    """Returns the endpoint of a model, named as the model is. Nothing is connected yet.
+
+    Raises:
+        ConfigError: The provider cannot be set up as the configuration says.
+    """
+    requests, tokens = config.requests_per_minute, config.tokens_per_minute
+    return Endpoint(
+        config.name,
+        _make_transport(config, registered),
+        weight=config.weight,
+        timeout_seconds=config.timeout_seconds,
+        max_concurrent=config.max_concurrent,
+        requests=Bucket(requests) if requests else None,
+        tokens=Bucket(tokens) if tokens else None,
+    )
+
+
+def _make_transport(
+    config: ModelConfig, registered: Mapping[str, type[ModelAdapterBase]]
+) -> Transport:
+    if not config.provider:
+        return AdaptedTransport(_make_adapter(config, registered[config.model_type]), config.name)
+    if config.provider == "rehearsal":
+        from tinytroupe.llm.transports.rehearsal import RehearsalTransport
+
+        return RehearsalTransport(name=config.name)
+    if config.provider == "azure":
+        from tinytroupe.llm.transports.azure import AzureTransport
+
+        version = config.client_args.get("api_version")
+        return AzureTransport(
+            config.base_url, config.api_key, str(version) if version else None, config.name
+        )
+    from tinytroupe.llm.transports.openai import OpenAITransport
+
+    if config.provider == "openai-compatible" and not config.base_url:
+        raise ConfigError(f"{config.where}, key base_url: a compatible server needs its address")
+    return OpenAITransport(config.api_key, config.base_url, config.name)
+
+
+def _make_adapter(config: ModelConfig, cls: type[ModelAdapterBase]) -> ModelAdapterBase:
+    known = {
+        "api_key": config.api_key,
+        "base_url": config.base_url,
+        "timeout": config.timeout_seconds,
+    }
+    given = {key: value for key, value in known.items() if value is not None}
+    try:
+        return cls(config.name, config.model, **given, **config.client_args, **config.further)
+    except TypeError as error:
+        raise ConfigError(f"{config.where}: {cls.__name__} cannot be made: {error}") from error

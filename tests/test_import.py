@@ -43,6 +43,8 @@ LOADED_LATE = (
     "tinytroupe.llm.transports.http_clients",
     "tinytroupe.llm.transports.sdk",
     "tinytroupe.llm.transports.tls",
+    "tinytroupe.llm.wrapper",
+    "tinytroupe.llm.wrapper_session",
 )
 """Modules that build on a heavy package; others import them in the function that needs them.
 

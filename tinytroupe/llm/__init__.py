@@ -82,10 +82,12 @@ if TYPE_CHECKING:
     from tinytroupe.llm.transports.openai import OpenAITransport
     from tinytroupe.llm.transports.rehearsal import Fault, Rehearsal, RehearsalTransport
     from tinytroupe.llm.transports.transport import Transport
+    from tinytroupe.llm.wrapper import LLM, AsyncLLM, LLMConfig
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "AssistantMessage",
     "AsyncClient",
+    "AsyncLLM",
     "Attempt",
     "AuthenticationFailed",
     "AzureTransport",
@@ -107,7 +109,9 @@ __all__ = [
     "Entry",
     "Fault",
     "InvalidRequestError",
+    "LLM",
     "LLMAPIError",
+    "LLMConfig",
     "LLMConnectionError",
     "LLMError",
     "MalformedResponse",
@@ -204,6 +208,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "transports.adapted": ("ModelAdapterBase",),
     "transports.endpoint": ("Endpoint",),
     "layers.route": ("Route",),
+    "wrapper": (
+        "AsyncLLM",
+        "LLM",
+        "LLMConfig",
+    ),
 }
 """Where each name lives; what is not listed is an error, and lives in `errors`."""
 

@@ -320,6 +320,34 @@ async def leave_generators_behind(clients: Clients) -> Any:
     return await asyncio.gather(*(live() for _ in AGENTS))
 
 
+def give_work_to_a_loop(clients: Clients) -> Any:
+    """A loop in a thread of its own, to which others bring coroutines and callbacks."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    results: list[Any] = []
+
+    def live(_: int) -> list[Any]:
+        pause()
+        future = asyncio.run_coroutine_threadsafe(clients.atalk(2), loop)
+        done = threading.Event()
+        task: list[Any] = []
+        loop.call_soon_threadsafe(
+            lambda: (task.append(loop.create_task(clients.atalk(2))), done.set())
+        )
+        mine = clients.talk(2)
+        done.wait(10)
+        second = asyncio.run_coroutine_threadsafe(asyncio.wait_for(task[0], 20), loop)
+        return [future.result(), mine, second.result()]
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(live, AGENTS))
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    return results
+
+
 def run_loops_in_threads(clients: Clients) -> Any:
     with ThreadPoolExecutor(3) as pool:
         return list(pool.map(lambda _: asyncio.run(gather(clients)), range(3)))
@@ -348,6 +376,7 @@ BLOCKING = [
     call_back,
     carry_contexts,
     send_many_blocking,
+    give_work_to_a_loop,
     run_loops_in_threads,
     run_loops_in_turn,
 ]

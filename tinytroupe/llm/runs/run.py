@@ -235,7 +235,8 @@ class Run:
             raise ConfigError("another run is active in this process; stop it first")
         self._player = self._open_player(self)
         self._writer = self._open_writer()
-        self._outer = current_branch.get()
+        outer = current_branch.get()
+        self._outer = outer if outer is not None and outer.name else None
         root = Branch(None, "", "")
         self._session = Session(
             root,
@@ -247,8 +248,7 @@ class Run:
             copies=self.mode == "fork",
             draws=self._writer.draws if self._writer is not None else "",
         )
-        named = self._outer is not None and self._outer.name
-        current_branch.set(root.enter(named) if named else root)
+        current_branch.set(root.enter(self._outer.name) if self._outer is not None else root)
         activate(self._session)
         install(root)
         return self

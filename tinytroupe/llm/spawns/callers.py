@@ -97,10 +97,13 @@ def claim(branch: Branch) -> None:
 
 
 def spawn_branch() -> Branch | None:
-    """Returns a new branch for what is being spawned, or None where spawns do not count."""
+    """Returns a new branch for what is being spawned; None for a caller without one.
+
+    What is spawned during a live call is detached as the call is.
+    """
     branch = find_branch()
     if branch is None or branch is DETACHED:
-        return None
+        return branch
     claim(branch)
     return branch.spawn()
 

@@ -65,7 +65,8 @@ def _begin(
 ) -> Any:
     # Set only now: a context of the caller's own may serve several jobs, one after another.
     context.run(current_branch.set, child)
-    child.owner = find_caller()
+    if child is not DETACHED:
+        child.owner = find_caller()
     return fn(*args, **kwargs)
 
 
@@ -125,7 +126,7 @@ def carry_into_callback(add: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(add)
     def add_in_branch(self: Future[Any], fn: Callable[..., Any]) -> Any:
-        if (getattr(fn, "__module__", None) or "").startswith("asyncio."):
+        if _is_of_the_loop(fn):
             return add(self, fn)
         child = spawn_branch()
         if child is None:
@@ -134,6 +135,42 @@ def carry_into_callback(add: Callable[..., Any]) -> Callable[..., Any]:
         return add(self, functools.partial(_begin, context, child, context.run, fn))
 
     return add_in_branch
+
+
+def carry_into_loop(call_soon: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps an event loop's `call_soon_threadsafe`, by which other threads give it work."""
+
+    @functools.wraps(call_soon)
+    def call_soon_in_branch(
+        self: asyncio.AbstractEventLoop, callback: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        if _is_of_the_loop(callback) or any(_is_foreign_coroutine(each) for each in args):
+            return call_soon(self, callback, *args, **kwargs)
+        child = spawn_branch()
+        if child is None:
+            return call_soon(self, callback, *args, **kwargs)
+        context = kwargs.pop("context", None) or copy_context()
+        # Begun inside of the context that the loop runs it in, which is why it is not entered.
+        return call_soon(self, _begin_here, child, callback, *args, context=context, **kwargs)
+
+    return call_soon_in_branch
+
+
+def _is_of_the_loop(callback: Callable[..., Any]) -> bool:
+    if getattr(callback, "__code__", None) in _BRINGS_A_COROUTINE:
+        return False
+    return (getattr(callback, "__module__", None) or "").startswith("asyncio.")
+
+
+_BRINGS_A_COROUTINE = asyncio.run_coroutine_threadsafe.__code__.co_consts
+"""Among them the code of the callback that makes its task."""
+
+
+def _begin_here(child: Branch, callback: Callable[..., Any], /, *args: Any) -> None:
+    current_branch.set(child)
+    if child is not DETACHED:
+        child.owner = find_caller()
+    callback(*args)
 
 
 def carry_into_task(create_task: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,7 +187,7 @@ def carry_into_task(create_task: Callable[..., Any]) -> Callable[..., Any]:
             stand_in(task)
             return task
         child = spawn_branch()
-        if child is None:
+        if child is None or child is DETACHED:  # A task takes the latter along by itself.
             return create_task(self, coro, **kwargs)  # type: ignore[no-any-return]
         if _is_asked_by(_TAKES_A_SET):
             child.leave_to_chance()

@@ -25,6 +25,7 @@ from tinytroupe.llm.spawns.arrivals import (
 from tinytroupe.llm.spawns.carried import (
     carry_into_callback,
     carry_into_job,
+    carry_into_loop,
     carry_into_task,
     carry_into_thread,
 )
@@ -76,25 +77,31 @@ def _list_targets() -> Iterator[tuple[type | ModuleType, str, _Wrap]]:
         yield _base, "_yield_finished_futures", iterate_by_arrival
     yield asyncio, "as_completed", complete_in_order
     yield asyncio.tasks, "as_completed", complete_in_order
-    for loop_class in _find_loop_classes():
+    _load_loops()
+    for loop_class in _find_makers("create_task"):
         yield loop_class, "create_task", carry_into_task
+    for loop_class in _find_makers("call_soon_threadsafe"):
+        yield loop_class, "call_soon_threadsafe", carry_into_loop
 
 
-def _find_loop_classes() -> list[type]:
-    """Returns the classes that make tasks in a way of their own: asyncio's, uvloop's, others'."""
+def _load_loops() -> None:
+    # One that is loaded later would not be seen.
     with suppress(ImportError):
-        # Loaded now, since one that is loaded later would not be seen.
         import uvloop  # noqa: F401
-    abstract = asyncio.AbstractEventLoop.create_task
+
+
+def _find_makers(name: str) -> list[type]:
+    """Returns the event loops that have a method of their own: asyncio's, uvloop's, others'."""
+    abstract = getattr(asyncio.AbstractEventLoop, name)
     found: list[type] = []
-    makers: list[Any] = [abstract]
+    methods: list[Any] = [abstract]
     waiting: list[type] = [asyncio.AbstractEventLoop]
     while waiting:
         loop_class = waiting.pop(0)
         waiting += loop_class.__subclasses__()
-        maker = getattr(loop_class, "create_task", abstract)
-        if maker not in makers:
-            makers.append(maker)
+        method = getattr(loop_class, name, abstract)
+        if method not in methods:
+            methods.append(method)
             found.append(loop_class)
     return found
 

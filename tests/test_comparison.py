@@ -24,7 +24,7 @@ from tinytroupe.llm.runs.comparison import CallChange, compare_recordings, find_
 from tinytroupe.llm.runs.divergence import Difference
 from tinytroupe.llm.runs.page import write_page
 from tinytroupe.llm.runs.run import Run, lane
-from tinytroupe.llm.runs.variation import find_causes
+from tinytroupe.llm.runs.variation import find_causes, find_variations
 
 AGENTS = ("lisa", "oscar", "sofia")
 
@@ -220,7 +220,7 @@ class Page(HTMLParser):
 
 
 HOSTILE = (
-    "</pre><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\x1b[2J\u202e\x00\ud83d\ude00"
+    "</pre><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\x1b[2J\u202e\x00\U0001f600"
 )
 
 
@@ -241,7 +241,7 @@ def test_the_page_needs_nothing_and_runs_nothing(tmp_path):
     assert "url(" not in html
     assert "default-src 'none'" in html
     assert "prefers-color-scheme: dark" in html
-    assert not {"\x1b", "\u202e"} & set(html)
+    assert not {"\x1b", "\u202e", "\x00"} & set(html)
     assert "<script>alert(1)</script>" in page.text
     assert "<b>lisa</b>:1" in page.text
     assert "<del>one</del><ins>two</ins>" in html
@@ -343,6 +343,27 @@ def test_items_that_changed_places_are_an_order():
     swapped = [Difference("stop[0]", "yes", "no"), Difference("stop[1]", "no", "yes")]
     assert find_causes(swapped) == ("order",)
     assert find_causes([*swapped, Difference("seed", "1", "2")]) == ("random", "order")
+
+
+def test_threads_that_start_in_another_order_are_found(tmp_path):
+    """Where each thread asks what another one asked when recorded, the order of threads varies."""
+    client = Client(FakeTransport())
+
+    def live(run: Run, agents: tuple[str, ...]) -> Run:
+        with run, ThreadPoolExecutor(3) as pool:
+            for agent in agents:
+                pool.submit(client.send, ask(f"You are {agent}."))
+        return run
+
+    tape = tmp_path / "run.tape"
+    live(Run.record(tape), AGENTS)
+    assert find_variations([live(Run.replay(tape, substitute=True), AGENTS).report]) == []
+    report = live(Run.replay(tape, substitute=True), AGENTS[::-1]).report
+    assert report.moved == 2
+    assert [(each.causes, each.calls) for each in find_variations([report])] == [
+        (("order",), 1),
+        (("order",), 1),
+    ]
 
 
 @given(st.text(alphabet="0123456789abcdef-:T.xs ", max_size=3000))

@@ -28,7 +28,7 @@ from tinytroupe.llm.rules.lanes import Branch
 from tinytroupe.llm.runs.divergence import Divergence
 from tinytroupe.llm.runs.explanation import explain_report, wants_colour, write_text
 from tinytroupe.llm.runs.plan import RunPlan, parse_plan
-from tinytroupe.llm.runs.report import publish_report, write_report
+from tinytroupe.llm.runs.report import ReplayReport, publish_report, write_report
 from tinytroupe.llm.runs.run import Run
 from tinytroupe.llm.runtime import is_beside_others
 from tinytroupe.llm.spawns.callers import leave_home
@@ -147,8 +147,7 @@ class _Activation:
         with self._lock:
             report = self._run.describe()
             publish_report(report, self._run.path)
-            if self._plan.status_folder is not None:
-                write_report(report, _name_status(self._plan.status_folder))
+            self._tell_report(report)
 
     def _end(self) -> None:
         if os.getpid() != self._process:
@@ -160,8 +159,8 @@ class _Activation:
             report = self._run.report
             if self._plan.status_folder is None and report is not None:
                 write_text(explain_report(report, wants_colour(sys.stderr)), sys.stderr)
-        if self._run.report is not None and self._plan.status_folder is not None:
-            write_report(self._run.report, _name_status(self._plan.status_folder))
+        if self._run.report is not None:
+            self._tell_report(self._run.report)
         else:
             self._tell({"state": "ended"})
 
@@ -172,6 +171,14 @@ class _Activation:
     def _tell(self, status: dict[str, Any]) -> None:
         if self._plan.status_folder is not None:
             _write_status(self._plan.status_folder, status)
+
+    def _tell_report(self, report: ReplayReport) -> None:
+        if self._plan.status_folder is None:
+            return
+        try:
+            write_report(report, _name_status(self._plan.status_folder))
+        except OSError as error:
+            _warn_untold(error)
 
 
 def make_run(
@@ -278,4 +285,9 @@ def _write_status(folder: str, status: dict[str, Any]) -> None:
     try:
         _name_status(folder).write_text(json.dumps(status), encoding="utf-8")
     except OSError as error:
-        logger.warning("The command that started this run cannot be told of it: %s", error)
+        _warn_untold(error)
+
+
+def _warn_untold(error: OSError) -> None:
+    # The command ended before a process that it had left in the background.
+    logger.warning("The command that started this run cannot be told of it: %s", error)

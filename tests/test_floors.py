@@ -68,6 +68,7 @@ SIDEWAYS: dict[tuple[str, str], str] = {
     ("tinytroupe.llm.request", "tinytroupe.llm.messages"): "a request holds messages",
     ("tinytroupe.llm.response", "tinytroupe.llm.errors"): "a response refuses what is not one",
     ("tinytroupe.llm.response", "tinytroupe.llm.request"): "a response has the request's kind",
+    ("tinytroupe.llm.rules.allowance", "tinytroupe.llm.rules.tokens"): "what a request may take",
     ("tinytroupe.llm.rules.classify", "tinytroupe.llm.rules.backoff"): "an error tells the wait",
     ("tinytroupe.llm.layers.*", "tinytroupe.llm.layers.handler"): "every layer wraps a handler",
     ("tinytroupe.llm.layers.flight", "tinytroupe.llm.layers.cache"): "who leads looks once more",

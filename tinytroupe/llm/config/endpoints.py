@@ -9,6 +9,7 @@ from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.rules.buckets import Bucket
 from tinytroupe.llm.transports.adapted import AdaptedTransport, ModelAdapterBase
 from tinytroupe.llm.transports.endpoint import Endpoint
+from tinytroupe.llm.transports.presets import make_transport
 from tinytroupe.llm.transports.transport import Transport
 
 
@@ -37,22 +38,17 @@ def _make_transport(
 ) -> Transport:
     if not config.provider:
         return AdaptedTransport(_make_adapter(config, registered[config.model_type]), config.name)
-    if config.provider == "rehearsal":
-        from tinytroupe.llm.transports.rehearsal import RehearsalTransport
-
-        return RehearsalTransport(name=config.name)
-    if config.provider == "azure":
-        from tinytroupe.llm.transports.azure import AzureTransport
-
-        version = config.client_args.get("api_version")
-        return AzureTransport(
-            config.base_url, config.api_key, str(version) if version else None, config.name
+    version = config.client_args.get("api_version")
+    try:
+        return make_transport(
+            config.provider,
+            api_key=config.api_key,
+            base_url=config.base_url,
+            name=config.name,
+            api_version=str(version) if version else None,
         )
-    from tinytroupe.llm.transports.openai import OpenAITransport
-
-    if config.provider == "openai-compatible" and not config.base_url:
-        raise ConfigError(f"{config.where}, key base_url: a compatible server needs its address")
-    return OpenAITransport(config.api_key, config.base_url, config.name)
+    except ConfigError as error:
+        raise ConfigError(f"{config.where}: {error.message}") from error
 
 
 def _make_adapter(config: ModelConfig, cls: type[ModelAdapterBase]) -> ModelAdapterBase:

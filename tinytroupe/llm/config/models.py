@@ -13,23 +13,11 @@ from tinytroupe.llm.config.model_entries import KINDS, ModelEntry
 from tinytroupe.llm.config.setting import Kind as ValueKind
 from tinytroupe.llm.config.setting import Setting
 from tinytroupe.llm.errors import BadRequest, ConfigError
+from tinytroupe.llm.transports.presets import PROVIDER_NAMES
 
 ModelKind: TypeAlias = Literal["llm", "embedding"]
 
 REHEARSAL = "rehearsal"
-
-PROVIDERS = (
-    "openai",
-    "azure",
-    "groq",
-    "anthropic",
-    "gemini",
-    "openai-compatible",
-    REHEARSAL,
-)
-"""Who can be asked."""
-
-_OTHER_NAMES = {"vllm": "openai-compatible", "ollama": "openai-compatible"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +31,7 @@ class ModelConfig:
     model_type: str
     """As it was written: a kind, a provider with or without a kind, or a registered type."""
     provider: str
-    """One of `PROVIDERS`; empty for a registered type."""
+    """One of `PROVIDER_NAMES`; empty for a registered type."""
     where: str
     """Source and entry, for errors."""
     api_key: str | None = field(default=None, repr=False)
@@ -154,9 +142,11 @@ class _Reading:
         if named is None:
             types = list_model_types(self.registered)
             raise self._refuse("model_type", f"{written!r} is not known{suggest(written, types)}")
-        chosen = _OTHER_NAMES.get(cast(str, provider), cast(str, provider)) if provider else ""
-        if chosen and chosen not in PROVIDERS:
-            raise self._refuse("provider", f"{provider!r} is not known{suggest(chosen, PROVIDERS)}")
+        chosen = cast(str, provider or "")
+        if chosen and chosen not in PROVIDER_NAMES:
+            raise self._refuse(
+                "provider", f"{provider!r} is not known{suggest(chosen, PROVIDER_NAMES)}"
+            )
         if chosen and named and chosen != named:
             raise self._refuse("provider", f"it is {provider!r}, but model_type says {written!r}")
         return self._choose_kind(kind), written, chosen or named or self._guess_provider()
@@ -239,8 +229,8 @@ class _Reading:
 
 def list_model_types(registered: Collection[str] = ()) -> tuple[str, ...]:
     """Returns what a `model_type` may be."""
-    types = [f"{provider}_{kind}" for provider in PROVIDERS for kind in ("chat", "embedding")]
-    return (*registered, *KINDS, *PROVIDERS, *_OTHER_NAMES, *types)
+    types = [f"{provider}_{kind}" for provider in PROVIDER_NAMES for kind in ("chat", "embedding")]
+    return (*registered, *KINDS, *PROVIDER_NAMES, *types)
 
 
 def _split_type(model_type: str) -> tuple[str | None, str | None]:
@@ -252,8 +242,7 @@ def _split_type(model_type: str) -> tuple[str | None, str | None]:
     provider, _, kind = model_type.rpartition("_")
     if not provider or kind not in KINDS:
         provider, kind = model_type, ""
-    provider = _OTHER_NAMES.get(provider, provider)
-    return (provider, KINDS.get(kind)) if provider in PROVIDERS else (None, None)
+    return (provider, KINDS.get(kind)) if provider in PROVIDER_NAMES else (None, None)
 
 
 def _row(

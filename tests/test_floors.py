@@ -132,6 +132,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
         "tinytroupe.llm.talk.*",
         "tinytroupe.llm.wrapper_session",
     ),
+    "json_repair": ("tinytroupe.llm.talk.json_repairs",),
     "anthropic": ("tinytroupe.llm.transports.anthropic",),
     "azure": ("tinytroupe.llm.transports.azure",),
     "google": ("tinytroupe.llm.transports.gemini",),

@@ -58,7 +58,10 @@ def _has_parameter(*names: str, but: tuple[object, ...] = (0, False)) -> Callabl
 
 
 def _names_speakers(request: Request) -> bool:
-    return any("name" in message.extra and message.role != "tool" for message in request.messages)
+    return any(
+        "name" in message.extra and message.role not in ("tool", "function")
+        for message in request.messages
+    )
 
 
 FEATURES: tuple[Feature, ...] = (

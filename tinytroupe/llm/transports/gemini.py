@@ -6,6 +6,8 @@ import os
 import re
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -45,6 +47,7 @@ class GeminiTransport(SDKTransport):
         self, api_key: str | None = None, base_url: str | None = None, name: str = "gemini"
     ) -> None:
         super().__init__(api_key, base_url, name)
+        self._opened = local()
 
     def _find_address(self) -> str:
         return self._split_address()[0]
@@ -72,7 +75,11 @@ class GeminiTransport(SDKTransport):
     def _make_blocking(self, client: httpx2.Client) -> Any:
         from tinytroupe.llm.transports.http_clients import AioClient, AioConnections
 
+        client.event_hooks = {"response": [self._remember]}
         return self._make_client(client, AioClient(AioConnections()))
+
+    def _remember(self, response: httpx2.Response) -> None:
+        self._opened.response = response
 
     def _make_awaiting(self, client: httpx2.AsyncClient) -> Any:
         from tinytroupe.llm.transports.sdk import DeadlineClient
@@ -127,8 +134,15 @@ class GeminiTransport(SDKTransport):
         chunks = sdk.models.generate_content_stream(
             **_make_arguments(question, timeout_seconds, raw=False)
         )
-        for chunk in chunks:
-            yield from _read_chunk(chunk)
+        chunk = next(chunks, None)
+        response: httpx2.Response = self._opened.response
+        try:
+            while chunk is not None:
+                yield from _read_chunk(chunk)
+                chunk = next(chunks, None)
+        finally:
+            # The SDK leaves a stream open that is not read to its end.
+            response.close()
 
     async def _aopen(
         self, sdk: Any, question: Question, timeout_seconds: float
@@ -139,9 +153,10 @@ class GeminiTransport(SDKTransport):
         chunks = await sdk.models.generate_content_stream(
             **_make_arguments(question, timeout_seconds, raw=False)
         )
-        async for chunk in chunks:
-            for part in _read_chunk(chunk):
-                yield part
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for part in _read_chunk(chunk):
+                    yield part
 
     def _make_builder(self) -> AnswerBuilder:
         return AnswerBuilder()
@@ -229,9 +244,18 @@ def _read_vectors(response: Any) -> Reply:
 def _read_chunk(chunk: Any) -> Generator[Reply | dict[str, Any], None, None]:
     told = chunk.sdk_http_response
     yield Reply(200, _to_mapping(told.headers if told else {}), b"")
-    yield chunk.model_dump(
+    body = chunk.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude={"sdk_http_response", "parsed"}
     )
+    for candidate in body.get("candidates") or ():
+        for part in (candidate.get("content") or {}).get("parts") or ():
+            if "thoughtSignature" in part:
+                # As it came: pydantic writes bytes in the other alphabet of base64.
+                part["thoughtSignature"] = part["thoughtSignature"].translate(_TO_STANDARD)
+    yield body
+
+
+_TO_STANDARD = str.maketrans("-_", "+/")
 
 
 def _to_mapping(headers: Mapping[str, str] | None) -> dict[str, str]:

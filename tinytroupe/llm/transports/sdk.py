@@ -14,6 +14,7 @@ from tinytroupe.llm.errors import ConfigError, ConnectionFailed, LLMError, Timed
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.rules.classify import classify_failure
 from tinytroupe.llm.transports.connections import CheckedConnection, DeadlineBackend
+from tinytroupe.llm.transports.tls import load_trust
 from tinytroupe.llm.transports.wire import Reply
 
 
@@ -39,6 +40,7 @@ class DeadlineClient(httpx2.Client):
 
     def __init__(self) -> None:
         super().__init__(
+            verify=load_trust(),
             follow_redirects=True,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
         )

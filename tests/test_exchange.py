@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import io
 import json
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinytroupe.llm.errors import ConfigError, StoreError
@@ -32,6 +33,7 @@ ENTRY = Entry(FACTS + b"\n" + COMPACT, b'{"model":"m"}')
 SPREAD_ENTRY = Entry(FACTS + b"\n" + SPREAD, b'{"model":"m"}')
 
 
+@settings(deadline=None)
 @given(record=st.binary(), request=st.binary(), key=st.text(min_size=1), time=st.floats(0, 4e9))
 def test_any_entry_comes_back_byte_for_byte(record, request, key, time):
     """Whatever bytes a store holds, the line of an entry gives back the very same."""
@@ -43,6 +45,7 @@ def test_any_entry_comes_back_byte_for_byte(record, request, key, time):
     assert write_line(read.key, read.entry, read.stored_at_seconds) == line
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -89,6 +92,19 @@ def test_a_line_in_the_format_of_old_is_read():
     assert read_line(line) == Exported("abc.1", ENTRY, STORED_AT)
 
 
+@settings(deadline=None)
+@given(record=st.binary(), request=st.binary(), key=st.text(min_size=1))
+def test_the_checksum_is_the_documented_one(record, request, key):
+    """Any program can make the checksum, from what docs/cache-tools.md tells."""
+    key = key.encode("utf-8", "replace").decode()
+    line = json.loads(write_line(key, Entry(record, request), STORED_AT))
+    told = hashlib.sha256()
+    for part in (key.encode(), record, request):
+        told.update(str(len(part)).encode() + b":" + part)
+    assert line["sha256"] == told.hexdigest()
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_a_changed_byte_is_noticed(data):
     """A line in which a byte was changed is refused, or says the very same."""
@@ -103,6 +119,7 @@ def test_a_changed_byte_is_noticed(data):
     assert (read.key, read.entry) == ("key", entry)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_line_that_was_cut_is_noticed(data):
     """No beginning of a line passes for an entry."""
@@ -163,6 +180,7 @@ def test_a_newer_format_is_refused_as_such():
 
 
 @pytest.mark.parametrize("name", ["lines.jsonl", "lines.jsonl.zst"])
+@settings(deadline=None)
 @given(lines=st.lists(st.binary(min_size=1).map(lambda line: line.replace(b"\n", b"") + b"\n")))
 def test_lines_come_back_from_a_file(tmp_path_factory, name, lines):
     """The lines of a file, plain or compressed, are those that were written, with numbers."""

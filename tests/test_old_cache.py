@@ -14,7 +14,7 @@ from old_pickles import make_parameters as make_old_parameters
 from openai.types.chat import ChatCompletion
 
 from tinytroupe import cli
-from tinytroupe.llm.errors import CacheMiss
+from tinytroupe.llm.errors import CacheMiss, StoreError
 from tinytroupe.llm.store.disk import DiskStore
 from tinytroupe.llm.store.survey import Survey
 from tinytroupe.openai_utils import OpenAIClient
@@ -467,6 +467,13 @@ def test_a_file_that_is_no_cache_is_said(capsys, content, said):
     """An empty, cut or foreign file under the name of a pickle is a clear error."""
     assert cli.main(["cache", "import", put_pickle(content)]) == FAILED
     assert said in capsys.readouterr().err
+
+
+def test_who_names_the_pickle_as_the_cache_is_told_of_the_import():
+    """A store that is given TinyTroupe's pickle for a folder says how to take it over."""
+    put_pickle(load_pickle(next(iter(PICKLED))))
+    with pytest.raises(StoreError, match=r"tinytroupe cache import openai_api_cache\.pickle"):
+        DiskStore("openai_api_cache.pickle").get("key")
 
 
 def test_a_missing_pickle_is_said(capsys):

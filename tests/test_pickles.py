@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from old_pickles import ANSWERS, MODEL, PICKLED, QUESTIONS, load_pickle, make_key, make_parameters
 from openai.types.chat import ChatCompletion
@@ -72,6 +72,7 @@ def test_an_object_that_was_used_becomes_what_the_endpoint_sent():
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@settings(deadline=None)
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -409,6 +410,7 @@ def test_what_repeats_itself_without_end_is_refused():
         read(whole)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_answer_or_a_store_error(content):
     """Bytes of any kind never raise anything but the one error that the caller expects."""
@@ -416,6 +418,7 @@ def test_any_bytes_are_an_answer_or_a_store_error(content):
         read(b"\x80\x04" + content)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_pickle_is_an_answer_or_a_store_error(data):
     """A real pickle with some bytes changed or its end missing never raises anything else."""
@@ -464,6 +467,7 @@ SCALARS = (
 )
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         SCALARS,
@@ -478,6 +482,7 @@ def test_a_repr_of_plain_data_comes_back(value):
     assert parse_literal(repr(value)) == value
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="()[]{}'\":,\\ n0.eTrueN<xu9", max_size=60))
 def test_any_text_is_a_literal_or_none(text):
     """A text of any kind is read, or said to be none; nothing else happens."""

@@ -6,27 +6,22 @@ import argparse
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from tinytroupe.cli.entry_facts import UNREADABLE, make_filter, select_rows
+from tinytroupe.cli.intake import Intake, show_some
 from tinytroupe.cli.quantities import show_size
-from tinytroupe.cli.tables import clean, count, progress, say, say_json, track
+from tinytroupe.cli.tables import count, progress, say, say_json, track
 from tinytroupe.llm.errors import StoreError
 from tinytroupe.llm.store.compression import BrokenFile, is_compressed, read_lines, write_file
 from tinytroupe.llm.store.disk import DiskStore
-from tinytroupe.llm.store.entry import Entry
 from tinytroupe.llm.store.exchange import DamagedLine, NewerFormat, read_line, write_line
 from tinytroupe.llm.store.survey import Survey
 
 _AMISS = 1
-_MOST_SHOWN = 10
 _PICKLE_SUFFIXES = (".pickle", ".pkl")
 _PICKLE_START = b"\x80"
-
-Fate: TypeAlias = Literal["new", "same", "other"]
-"""What became of an entry: it was taken in; it was here already; another answer was here."""
 
 
 def run_export(args: argparse.Namespace, folder: Path) -> int:
@@ -54,70 +49,8 @@ def run_export(args: argparse.Namespace, folder: Path) -> int:
         say_json({"exported": written, "size_bytes": size_bytes, "damaged": damaged})
     else:
         say(f"{count(written, 'answer')} written to {args.file} ({show_size(size_bytes)})")
-        _show_some("left out, since they are damaged", [one["key"] for one in damaged])
+        show_some("left out, since they are damaged", [one["key"] for one in damaged])
     return _AMISS if damaged else 0
-
-
-@dataclass(slots=True)
-class Intake:
-    """Takes entries into a store, and counts; never over an answer that is there."""
-
-    store: DiskStore
-    new: int = 0
-    same: int = 0
-    others: list[str] = field(default_factory=list)
-    """Keys under which the store has another answer, which it keeps."""
-
-    def take(self, key: str, entry: Entry, stored_at_seconds: float | None) -> Fate:
-        """Keeps an entry where there is none.
-
-        Args:
-            key: Its name.
-            entry: Answer and request.
-            stored_at_seconds: When it was kept where it comes from; None: now.
-
-        Raises:
-            StoreError: The store cannot be read or written.
-        """
-        present = self.store.get(key)
-        if present is None:
-            try:
-                if self.store.add(key, entry, stored_at_seconds):
-                    self.new += 1
-                    return "new"
-            except StoreError as error:
-                raise StoreError(
-                    f"{error.message}. Before that, {count(self.new, 'answer')} came in"
-                ) from error
-            present = self.store.get(key)
-        if present is None or _read_answer(present) == _read_answer(entry):
-            self.same += 1
-            return "same"
-        self.others.append(key)
-        return "other"
-
-    def tell(self) -> dict[str, Any]:
-        """Returns the counts for JSON."""
-        return {"imported": self.new, "already_there": self.same, "other_answer_kept": self.others}
-
-    def show(self) -> None:
-        """Prints the counts."""
-        say(f"{count(self.new, 'answer')} came in, {self.same:,} were there already")
-        _show_some("kept as they are, since another answer was there", self.others)
-
-
-def _read_answer(entry: Entry) -> bytes:
-    """Returns the answer itself, without how long it took and the like."""
-    return entry.record.partition(b"\n")[2]
-
-
-def _show_some(what: str, names: list[str]) -> None:
-    if names:
-        say(f"{len(names):,} {what}:")
-        for name in names[:_MOST_SHOWN]:
-            say(f"  {clean(name)}")
-        if len(names) > _MOST_SHOWN:
-            say(f"  and {len(names) - _MOST_SHOWN:,} more (--json lists them)")
 
 
 def run_import(args: argparse.Namespace, folder: Path) -> int:
@@ -143,7 +76,7 @@ def run_import(args: argparse.Namespace, folder: Path) -> int:
         say_json({**intake.tell(), "damaged_lines": damaged})
     else:
         intake.show()
-        _show_some(
+        show_some(
             "lines were passed over",
             [f"line {one['line']}: {one['problem']}" for one in damaged],
         )
@@ -221,5 +154,5 @@ def run_merge(args: argparse.Namespace, folder: Path) -> int:
         say_json({**intake.tell(), "damaged": damaged})
     else:
         intake.show()
-        _show_some("left there, since they are damaged", [one["key"] for one in damaged])
+        show_some("left there, since they are damaged", [one["key"] for one in damaged])
     return _AMISS if damaged else 0

@@ -20,10 +20,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from tinytroupe.cli.intake import Intake
 from tinytroupe.cli.tables import clean, count, cut, progress, say, say_json
 from tinytroupe.llm.config.load import load_settings
 from tinytroupe.llm.config.settings import Settings
@@ -36,9 +37,6 @@ from tinytroupe.llm.store.entry import Entry
 from tinytroupe.llm.store.literals import NoLiteral, parse_literal
 from tinytroupe.llm.store.pickles import Unreadable, iter_answers
 from tinytroupe.llm.talk.call import SAMPLING, make_call
-
-if TYPE_CHECKING:
-    from tinytroupe.cli.cache_exchange import Intake
 
 _AMISS = 1
 _MOST_SHOWN = 5

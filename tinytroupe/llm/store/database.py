@@ -233,6 +233,7 @@ def _explain_file(path: Path) -> str:
         return (
             f"{path} is a file, the cache of an older TinyTroupe it seems. It is not read, because "
             "a pickle can run any program that someone hid in it. The cache is a folder now: "
-            f"give it another name, {name} for example"
+            f"give it another name, {name} for example. `tinytroupe cache import {path.name}` "
+            "takes the answers over, and runs nothing"
         )
     return f"{path} is a file, but the cache is kept in a folder: give it another name"

@@ -33,7 +33,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals, forks and termin
 SIMULATION = """
 import os, sys
 from concurrent.futures import ThreadPoolExecutor
-from tinytroupe.openai_utils import client
+from asking import ask
 
 PERSON = os.environ.get("LISA", "data scientist")
 
@@ -42,7 +42,7 @@ def live(name):
     for step in range(2):
         text = f"You are {name}, a {person}. Step {step}. {said}"
         try:
-            said = client().send_message([{"role": "user", "content": text}])["content"]
+            said = ask(text)
         except Exception:
             said = "(silence)"
         if os.environ.get("BREAK") == name:
@@ -56,11 +56,22 @@ print("ran", file=open("ran", "a"))
 sys.exit(int(os.environ.get("CODE", "0")))
 """
 
-ASK = """
+ASK = "from asking import ask\n"
+
+BY_DOOR = """
 from tinytroupe.openai_utils import client
 def ask(text):
     return client().send_message([{"role": "user", "content": text}])["content"]
 """
+
+BY_FAKE = """
+from fakes import FakeTransport
+from tinytroupe.llm import Client, chat_request
+client = Client(FakeTransport())
+def ask(text):
+    return client.send(chat_request("fake", [{"role": "user", "content": text}])).text
+"""
+"""The other door, in front of a fake endpoint: it begins in a third of the time."""
 
 
 class Folder:
@@ -69,6 +80,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.write("sim.py", SIMULATION)
+        self.write("asking.py", BY_FAKE)
         # Of the package under test, wherever it is.
         self.environment = {
             **os.environ,
@@ -121,6 +133,7 @@ def test_a_recorded_script_is_replayed_without_an_endpoint(folder):
     """The same output again, with the server gone and no key; and both exit codes are kept."""
     with RehearseServer("--vary") as server:
         live = {"TINYTROUPE_API_TYPE": "openai", "OPENAI_API_KEY": "sk-test", "CODE": "5"}
+        folder.write("asking.py", BY_DOOR)
         live["TINYTROUPE_BASE_URL"] = f"{server.url}/v1"
         done = folder.simulate("record", "run.tape", **live)
     assert done.returncode == 5
@@ -253,6 +266,7 @@ def test_where_nothing_was_recorded_it_is_said(folder):
 
 def test_the_variable_is_enough(folder):
     """Without the command, importing a door begins the run, and the process's end ends it."""
+    folder.write("asking.py", BY_DOOR)
     run = (sys.executable, "sim.py")
     first = folder.run(*run, TINYTROUPE_RUN="record:run.tape")
     assert (first.returncode, first.stderr) == (0, "")
@@ -273,6 +287,7 @@ def test_the_variable_is_enough(folder):
 
 def test_config_ini_is_enough(folder):
     """[Run] in config.ini records a script, and names its agents by the resolver given there."""
+    folder.write("asking.py", BY_DOOR)
     folder.write("names.py", "def name(call):\n    return call.request.messages[0].content[:3]\n")
     folder.write(
         "config.ini",
@@ -291,6 +306,7 @@ def test_config_ini_is_enough(folder):
 
 def test_a_run_that_begins_too_late_says_so(folder):
     """Where config.ini is first read in a worker thread, no thread is taken for the root."""
+    folder.write("asking.py", BY_DOOR)
     folder.write("config.ini", "[Run]\nRUN=record:run.tape\n")
     done = folder.run(sys.executable, "sim.py")
     assert done.returncode == 0

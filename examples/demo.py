@@ -1,7 +1,9 @@
-"""Holds the focus group twice: live, and again with the endpoint gone.
+"""Holds the focus group live, and three times more with the endpoint gone.
 
-The second time every answer must come from the store, and the transcript must
-be the same, byte for byte. Anything else ends with an error.
+The second time every answer must come from the store. The third time the run
+is recorded, and the last time it is replayed from its tape alone, without a
+store and with the timing of its threads shuffled. Each transcript must be the
+same, byte for byte. Anything else ends with an error.
 
 It asks the endpoint that the environment or config.ini names (OPENAI_API_KEY,
 AZURE_OPENAI_ENDPOINT, BASE_URL). Where none is named, it starts a rehearsal
@@ -31,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(".demo").resolve()
 LATENCY_SECONDS = 0.2
 END_SECONDS = 30
+PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Endpoint:
 
 
 def main() -> int:
-    """Runs the demonstration; 0 when the second run equals the first."""
+    """Runs the demonstration; 0 when every run equals the first."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     # A proxy could not reach this machine's own addresses.
@@ -70,7 +73,29 @@ def main() -> int:
     # Were one answer missing, the run should say so at once and not try again and again.
     environment["TINYTROUPE_MAX_ATTEMPTS"] = "1"
     second = hold_focus_group(environment, "second", "--quiet")
-    return compare(first, second)
+    if compare(first, second):
+        return 1
+    return record_and_replay(environment, first)
+
+
+def record_and_replay(environment: Mapping[str, str], first: Mapping[str, Any]) -> int:
+    """Records a run and replays it; 0 when both say what the first one said."""
+    tape = str(FOLDER / "focus_group.tape")
+    say(f"Third run: recorded on {tape}")
+    # The answers are bought already. Agents that drew independently would buy others.
+    variables = {**environment, "TINYTROUPE_CACHE_SAMPLES": "shared"}
+    recorded = hold_focus_group(variables, "third", "--quiet", run=("record", tape))
+    say("Fourth run: replayed from the tape alone, without a store, its threads in another order")
+    variables = {**environment, "TINYTROUPE_CACHE_FILE_NAME": str(FOLDER / "no-cache")}
+    options = ("--quiet", "--pause", str(PAUSE_SECONDS))
+    replayed = hold_focus_group(variables, "fourth", *options, run=("replay", tape))
+    same = recorded["transcript"] == replayed["transcript"] == first["transcript"]
+    alone = replayed["live calls"] == 0 and not (FOLDER / "no-cache").exists()
+    say("All runs")
+    print(f"Replay asked nobody and no store:         {'yes' if alone else 'NO'}")
+    print(f"Transcripts identical, byte for byte:     {'yes' if same else 'NO'}")
+    print(f"\nLook into the tape: tinytroupe runs show {tape}")
+    return 0 if same and alone else 1
 
 
 def say(text: str) -> None:
@@ -145,14 +170,25 @@ def check_gone(address: str) -> None:
     raise SystemExit(f"{address} still answers, so the second run would prove nothing")
 
 
-def hold_focus_group(environment: Mapping[str, str], name: str, *options: str) -> dict[str, Any]:
-    """Runs the focus group in a process of its own and returns its transcript and its totals."""
+def hold_focus_group(
+    environment: Mapping[str, str], name: str, *options: str, run: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """Runs the focus group in a process of its own and returns its transcript and its totals.
+
+    Args:
+        environment: Its variables.
+        name: What its files are called.
+        *options: Of the focus group.
+        run: `record` or `replay`, and the tape; None: neither.
+    """
     transcript, report = FOLDER / f"{name}.md", FOLDER / f"{name}.json"
     command = [sys.executable, str(ROOT / "examples" / "focus_group.py")]
+    if run is not None:
+        command = [sys.executable, "-m", "tinytroupe", *run, "--", *command]
     command += ["--output", str(transcript), "--report", str(report), *options, *sys.argv[1:]]
-    run = subprocess.run(command, env=environment, check=False)
-    if run.returncode != 0:
-        raise SystemExit(run.returncode)
+    ended = subprocess.run(command, env=environment, check=False)
+    if ended.returncode != 0:
+        raise SystemExit(ended.returncode)
     facts = json.loads(report.read_text(encoding="utf-8"))
     totals = facts["totals"]
     return {
@@ -168,7 +204,7 @@ def hold_focus_group(environment: Mapping[str, str], name: str, *options: str) -
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> int:
     """Prints both runs side by side and whether the second equals the first."""
-    say("Both runs")
+    say("First and second run")
     print(f"{'':14}{'first':>10}{'second':>10}")
     for label in list(first)[1:]:
         digits = 2 if label == "seconds" else 0

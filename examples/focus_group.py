@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,10 +127,16 @@ Tick = Callable[[], None]
 """Is called whenever somebody has spoken."""
 
 
-def hold_in_threads(group: FocusGroup, workers: int, tick: Tick) -> list[Statement]:
-    """Holds the focus group; at most `workers` personas think at the same time."""
+def hold_in_threads(
+    group: FocusGroup, workers: int, tick: Tick, pause_seconds: float = 0.0
+) -> list[Statement]:
+    """Holds the focus group; at most `workers` personas think at the same time.
+
+    Each pauses before answering, for up to `pause_seconds`, drawn by chance.
+    """
 
     def ask(question: Question, sample: int = 0) -> Statement:
+        time.sleep(random.uniform(0, pause_seconds))
         call, values = question.prepare(sample)
         try:
             statement = question.read(call.call(**values))
@@ -147,11 +154,14 @@ def hold_in_threads(group: FocusGroup, workers: int, tick: Tick) -> list[Stateme
     return heard
 
 
-async def hold_on_loop(group: FocusGroup, workers: int, tick: Tick) -> list[Statement]:
+async def hold_on_loop(
+    group: FocusGroup, workers: int, tick: Tick, pause_seconds: float = 0.0
+) -> list[Statement]:
     """Does what `hold_in_threads` does, on an event loop."""
     gate = asyncio.Semaphore(workers)
 
     async def ask(question: Question, sample: int = 0) -> Statement:
+        await asyncio.sleep(random.uniform(0, pause_seconds))
         call, values = question.prepare(sample)
         try:
             async with gate:
@@ -288,6 +298,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rounds", type=positive, default=3, metavar="N", help="the last one is the verdict")
     add("--workers", type=positive, default=8, metavar="N", help="calls at the same time")
     add("--async", action="store_true", dest="on_loop", help="one event loop, not threads")
+    add("--pause", type=float, default=0.0, metavar="SECONDS", help="before each answer, at most")
     add("--config", type=Path, metavar="FILE", help="a config.ini other than the one here")
     add("--output", type=Path, metavar="FILE", help="where to write the transcript, too")
     add("--report", type=Path, metavar="FILE", help="where to write the table as JSON")
@@ -307,9 +318,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with show_progress(group) as tick:
             if chosen.on_loop:
-                statements = asyncio.run(hold_on_loop(group, chosen.workers, tick))
+                statements = asyncio.run(hold_on_loop(group, chosen.workers, tick, chosen.pause))
             else:
-                statements = hold_in_threads(group, chosen.workers, tick)
+                statements = hold_in_threads(group, chosen.workers, tick, chosen.pause)
         totals = client().meter.summarize("lane")
     except (LLMError, KeyboardInterrupt) as error:
         print(f"The focus group ended early. {error}", file=sys.stderr)

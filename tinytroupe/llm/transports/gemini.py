@@ -171,8 +171,9 @@ class GeminiTransport(SDKTransport):
             if not isinstance(content, bytes):  # told in the middle of a stream
                 content = orjson.dumps(error.details)
             return classify_failure(error.code or None, headers, content, time.time())
-        if isinstance(error, errors.UnknownApiResponseError):
-            return MalformedResponse("a piece of the stream is not valid JSON")
+        if isinstance(error, ValueError):
+            # What is asked is checked before; so it is what came that the SDK cannot read.
+            return MalformedResponse(f"the answer cannot be read: {type(error).__name__}")
         return None
 
     def _translate(self, request: Request, content: bytes, created: int) -> tuple[bytes, str]:

@@ -38,6 +38,7 @@ NEEDS_NO_SIGNATURE = "skip_thought_signature_validator"
 """What Google documents as the signature of a tool call that its API did not make. Gemini 3 and
 later refuse tool calls without one; earlier models pay no heed to it."""
 
+_MODEL = re.compile(r"(?!.*\.\.)[\w.-]+(/[\w.-]+)*")
 _THINKS_BY_BUDGET = re.compile(r"^(models/)?gemini-2\.5")
 _BUDGETS: Mapping[str, int] = {
     "none": 0,
@@ -77,6 +78,8 @@ def write_question(request: Request) -> Question:
         BadRequest: The request asks for what Gemini lacks.
     """
     check_request("gemini", request)
+    if not _MODEL.fullmatch(request.model):
+        raise BadRequest(f"{request.model!r} cannot be the name of a model of Gemini's")
     if request.kind == "embedding":
         config = dict(_read_embedding_parameters(request))
         return Question(request.model, {}, request.texts, config)

@@ -23,6 +23,8 @@ class LLMError(Exception):
         partial: What had arrived of a streamed answer before it broke.
         endpoint: The name of the endpoint that failed; empty where there is but one.
         elsewhere: Whether another endpoint may answer the same call.
+        should_retry: Whether another attempt can help, where that was said (by the
+            server's `x-should-retry`, say); None: the error's class decides.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class LLMError(Exception):
         self.partial = ""
         self.endpoint = ""
         self.elsewhere = False
+        self.should_retry: bool | None = None
 
     def __str__(self) -> str:
         context = [f"model {self.model}"] if self.model else []
@@ -159,7 +162,6 @@ class LLMAPIError(LLMError):
         code: The server's own error code, such as `model_not_found`.
         request_id: The server's name for the exchange, for a support ticket.
         retry_after_seconds: How long the server asks to wait, if it said so.
-        should_retry: What the server's `x-should-retry` header said, if sent.
         body: The beginning of the body, at most 500 characters.
     """
 

@@ -129,10 +129,12 @@ def _paced(
             return attempt
         expires_at = attempt.call.expires_at
         if expires_at is not None and now + wait >= expires_at:
-            raise TimedOut(
+            error = TimedOut(
                 f"the limit per minute has room for this call only in {wait:.1f} s, which is "
                 "after its deadline"
             )
+            error.should_retry = False
+            raise error
         await runtime.sleep(wait)
         return _shorten(attempt, runtime)
 

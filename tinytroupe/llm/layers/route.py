@@ -174,10 +174,12 @@ def _check_wait(attempt: Attempt, wait_seconds: float, now: float) -> None:
         )
     expires_at = attempt.call.expires_at
     if expires_at is not None and now + wait_seconds >= expires_at:
-        raise TimedOut(
+        error = TimedOut(
             f"all endpoints are cooling down; the first is up again in {wait_seconds:.1f} s, "
             "which is after the call's deadline"
         )
+        error.should_retry = False
+        raise error
 
 
 def _fit(attempt: Attempt, endpoint: Endpoint, now: float) -> Attempt:

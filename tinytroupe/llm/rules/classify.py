@@ -47,14 +47,9 @@ def decide_retry(error: LLMError) -> RetryDecision:
         return RetryDecision(False)
     if error.elsewhere:
         return RetryDecision(True, 0.0)
-    if isinstance(error, LLMAPIError):
-        retry = (
-            error.should_retry
-            if error.should_retry is not None
-            else isinstance(error, NonTerminalError)
-        )
-        return RetryDecision(retry, error.retry_after_seconds)
-    return RetryDecision(isinstance(error, LLMConnectionError))
+    passes = isinstance(error, (NonTerminalError, LLMConnectionError))
+    retry = passes if error.should_retry is None else error.should_retry
+    return RetryDecision(retry, getattr(error, "retry_after_seconds", None))
 
 
 def classify_failure(

@@ -213,7 +213,7 @@ def _describe_change(
     )
     prompt = compare_requests(one["request"] if one else {}, two["request"] if two else {})
     answer = compare_requests(read_answer(one) if one else {}, read_answer(two) if two else {})
-    name = f"{shown.take.lane}:{shown.take.order}"
+    name = runs[0 if left else 1].recording.name(shown.take)
     return CallChange(kind, shown.take.lane, name, *lines, budget.cut(prompt), budget.cut(answer))
 
 

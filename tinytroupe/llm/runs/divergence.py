@@ -48,7 +48,7 @@ class Divergence:
     lane: str
     branch: str
     order: int
-    """The n-th call of its branch, from 0."""
+    """The n-th call of its lane, from 0; where the tape has no call in its place, of its branch."""
     reason: str
     place: int
     """The line of the recorded call that stands where this one does; without one, the line
@@ -67,8 +67,8 @@ class Divergence:
 
     @property
     def name(self) -> str:
-        """How people refer to it: `lisa:3`."""
-        return f"{self.lane}:{self.order}"
+        """How people refer to it: `lisa:3`, as the recorded call that stands where it does."""
+        return f"{self.lane}:{self.order}" if self.located else f"a call of {self.lane}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain data."""
@@ -113,13 +113,16 @@ def describe_divergence(player: Player, call: Call, reason: str, arrival: int = 
     asked = orjson.loads(call.request.body)
     thorough = arrival < FULLY_KEPT
     take = _find_nearest(player, call, asked, counterpart) if thorough else counterpart
+    recording, order = player.recording, position.order
+    if counterpart is not None and counterpart.lane == position.lane:
+        order = recording.find_index(counterpart)
     divergence = Divergence(
         position.lane,
         position.branch,
-        position.order,
+        order,
         reason,
         place,
-        f"{take.lane}:{take.order}" if take is not None else None,
+        recording.name(take) if take is not None else None,
         model=call.request.model,
         arrival=arrival,
         located=counterpart is not None,
@@ -128,7 +131,7 @@ def describe_divergence(player: Player, call: Call, reason: str, arrival: int = 
     )
     if take is None or take.digest == call.request.digest:
         return divergence
-    event = player.recording.read(take)
+    event = recording.read(take)
     differences = list(compare_requests(event["request"], asked))
     if event["kind"] != call.request.kind:
         differences.insert(0, Difference("kind", event["kind"], call.request.kind))

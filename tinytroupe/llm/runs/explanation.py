@@ -47,8 +47,8 @@ def make_error(divergence: Divergence, tape: str, colour: bool = False) -> Repla
     """Returns the error that tells a divergence."""
     text = "\n".join(
         [
-            f"the tape {tape} has no answer for {divergence.name} (lane {divergence.lane}, its "
-            f"call {divergence.order} counted from 0): {divergence.reason}",
+            f"the tape {tape} has no answer for {divergence.name} (lane {divergence.lane}, "
+            f"{_say_position(divergence)}): {divergence.reason}",
             *_list_nearest(divergence, colour),
         ]
     )
@@ -94,7 +94,7 @@ def _say_numbers(report: ReplayReport) -> str:
 
 
 def _list_facts(divergence: Divergence) -> Iterator[str]:
-    facts = [f"lane {divergence.lane}", f"its call {divergence.order} counted from 0"]
+    facts = [f"lane {divergence.lane}", _say_position(divergence)]
     if divergence.purpose:
         facts.append(f"purpose {divergence.purpose}")
     if divergence.model:
@@ -103,6 +103,17 @@ def _list_facts(divergence: Divergence) -> Iterator[str]:
         facts.append(f"line {divergence.place} of the tape")
     yield f"  {escape(', '.join(facts))}"
     yield f"  {escape(divergence.reason)}"
+
+
+def _say_position(divergence: Divergence) -> str:
+    if not divergence.located:
+        where = divergence.branch or "/"
+        return f"call {divergence.order} of branch {where} counted from 0"
+    position = f"its call {divergence.order} counted from 0"
+    if divergence.branch in ("", divergence.lane):
+        return position
+    # A lane may have many branches, whose calls are counted one after the other.
+    return f"{position}, in branch {divergence.branch}"
 
 
 def _list_nearest(divergence: Divergence, colour: bool) -> list[str]:

@@ -52,10 +52,9 @@ def find_take(recording: Recording, name: str) -> Take:
     lane, _, index = name.rpartition(":")
     if not index.isdigit():
         raise ConfigError(f"{name!r} names no call; a call is a lane and a number, as in lisa:3")
-    takes = [take for take in recording.takes if take.lane == lane]
+    takes = recording.lanes.get(lane, [])
     if not takes:
         raise ConfigError(_say_unknown_lane(recording, lane))
-    takes.sort(key=lambda take: (take.branch, take.order))
     if int(index) >= len(takes):
         raise ConfigError(
             f"lane {lane} of the tape {recording.path} has {len(takes)} calls, numbered from 0; "

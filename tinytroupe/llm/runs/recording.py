@@ -133,6 +133,30 @@ class Recording:
             orders[take.branch] = max(orders.get(take.branch, 0), take.order)
         return orders
 
+    @cached_property
+    def lanes(self) -> dict[str, list[Take]]:
+        """The calls of each lane in the order of the program, not of their ends."""
+        lanes: dict[str, list[Take]] = {}
+        for take in self.takes:
+            lanes.setdefault(take.lane, []).append(take)
+        for takes in lanes.values():
+            takes.sort(key=lambda take: (_split_path(take.branch), take.order))
+        return lanes
+
+    @cached_property
+    def _indexes(self) -> dict[int, int]:
+        return {
+            take.number: index for takes in self.lanes.values() for index, take in enumerate(takes)
+        }
+
+    def find_index(self, take: Take) -> int:
+        """Returns the n-th of which its lane a call is, from 0."""
+        return self._indexes[take.number]
+
+    def name(self, take: Take) -> str:
+        """Returns how people refer to a call: `lisa:3`, that lane's fourth."""
+        return f"{take.lane}:{self.find_index(take)}"
+
     def read(self, take: Take) -> dict[str, Any]:
         """Returns the whole event of a call."""
         return self._reader.read(take.offset, take.length)
@@ -140,6 +164,12 @@ class Recording:
     def events(self) -> Iterator[dict[str, Any]]:
         """Yields the whole events of all calls, in order."""
         return (self.read(take) for take in self.takes)
+
+
+def _split_path(path: str) -> list[tuple[int, str]]:
+    """Returns what sorts the tenth spawn after the second."""
+    parts = path.split("/")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _name_exactly(take: Take) -> tuple[str, str, int]:

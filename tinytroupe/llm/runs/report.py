@@ -99,9 +99,9 @@ def describe_replay(
         first,
         tuple(_shorten(one) for one in later[:_MOST_NAMED]),
         dict(Counter(one.lane for one in divergences)),
-        _name(_find_left_out(player, unplayed, first)),
+        _name(player, _find_left_out(player, unplayed, first)),
         len(unplayed),
-        _name(unplayed),
+        _name(player, unplayed),
         len(moved),
         tuple(moved[:_MOST_NAMED]),
         tuple(contested),
@@ -132,12 +132,12 @@ def _find_left_out(
         for take in unplayed
         if take.order < reached.get(take.branch, -1)
         and take.number <= first.place
-        and f"{take.lane}:{take.order}" not in replaced
+        and player.recording.name(take) not in replaced
     ]
 
 
-def _name(takes: Sequence[Take]) -> tuple[str, ...]:
-    return tuple(f"{take.lane}:{take.order}" for take in takes[:_MOST_NAMED])
+def _name(player: Player, takes: Sequence[Take]) -> tuple[str, ...]:
+    return tuple(map(player.recording.name, takes[:_MOST_NAMED]))
 
 
 def read_fingerprint(tape: Path) -> str:

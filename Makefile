@@ -33,6 +33,7 @@ bench: $(VENV)/.ready
 	@$(RUN) -m benchmarks
 
 soak: $(VENV)/.ready
+	@$(RUN) -m pytest -m soak
 	@$(RUN) -m benchmarks.soak --minutes $(MINUTES)
 
 clean:

@@ -609,6 +609,27 @@ def test_a_second_worker_casts_doubt_on_what_the_first_did_before(tmp_path):
         assert all(results[agent] == recorded[agent] for agent in results)
 
 
+def test_a_pool_that_ends_casts_no_doubt(tmp_path, caplog):
+    """A pool that is shut down empties its own queue; that is nobody's work."""
+
+    def simulate(clients: Clients) -> Any:
+        def live(_: int) -> list[str]:
+            with ThreadPool(2) as pool:
+                pool.map(abs, [1])
+            pool = ThreadPoolExecutor(1)
+            pool.submit(pause)
+            pool.shutdown(cancel_futures=True)
+            clients.blocking.send_many([make_request("Hello.")])
+            with lane("plan"):
+                return clients.talk(2)
+
+        with ThreadPoolExecutor(3) as pool:
+            return list(pool.map(live, AGENTS)), live(0)
+
+    assert_exact(tmp_path / "run.tape", simulate, 5)
+    assert "cannot be told apart" not in caplog.text
+
+
 def test_taking_what_is_left_casts_no_doubt_on_what_was(tmp_path, caplog):
     """That the main program empties a queue at the end does not reach back to its agents."""
 

@@ -20,6 +20,9 @@ _consumers: WeakKeyDictionary[Any, set[Branch]] = WeakKeyDictionary()
 _POOLS_OF_CONNECTIONS = frozenset({"asyncpg", "redis", "urllib3"})
 """Packages that hand out connections by a queue; those are no work."""
 
+_POOLS_OF_THREADS = frozenset({"asyncio.tasks", "concurrent.futures.thread"})
+"""Modules that take from queues of their own for whoever calls them, as a pool's shutdown does."""
+
 
 def forget_consumers() -> None:
     """Forgets who takes work from which queue."""
@@ -40,13 +43,15 @@ def notice_consumer(get: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_no_work() -> bool:
-    """Tells whether a pool of connections, or asyncio for itself, takes from a queue."""
+    """Tells whether what is taken from a queue is something else than work for the taker."""
     frame: FrameType | None = sys._getframe(1)
-    name = __name__
+    name, function = __name__, ""
     while frame is not None and name in _ON_THE_WAY:
-        name = frame.f_globals.get("__name__", "")
+        name, function = frame.f_globals.get("__name__", ""), frame.f_code.co_name
         frame = frame.f_back
-    return name == "asyncio.tasks" or name.partition(".")[0] in _POOLS_OF_CONNECTIONS
+    if name == "multiprocessing.pool":
+        return function != "worker"
+    return name in _POOLS_OF_THREADS or name.partition(".")[0] in _POOLS_OF_CONNECTIONS
 
 
 _ON_THE_WAY = ("queue", "asyncio.queues", __name__, "tinytroupe.llm.spawns.installed")

@@ -27,6 +27,8 @@ from tinytroupe.llm.runs.divergence import (
     find_first,
 )
 from tinytroupe.llm.runs.explanation import escape, explain_report, format_differences
+from tinytroupe.llm.runs.points import find_take
+from tinytroupe.llm.runs.recording import Recording
 from tinytroupe.llm.runs.run import Run, lane
 from tinytroupe.llm.runs.words import compare_words
 
@@ -356,6 +358,17 @@ def test_a_call_that_is_left_out_is_named_before_what_follows(tapes):
     assert run.first_divergence.lane == "sofia"
     assert run.report is not None
     assert run.report.unplayed > 0
+
+
+def test_every_call_is_found_by_its_name(tapes):
+    """The name that is shown of a recorded call is the one that a fork finds it by."""
+    recording = Recording(tapes[0])
+    assert [find_take(recording, recording.name(take)) for take in recording.takes] == (
+        recording.takes
+    )
+    assert {recording.name(take) for take in recording.takes if take.lane == "lisa"} == {
+        f"lisa:{number}" for number in range(4)
+    }
 
 
 class Crew:

@@ -492,6 +492,7 @@ def check_contents(body: JSONObject, *, strict: bool) -> None:
     check_keys("generationConfig.", body.get("generationConfig", {}), settings)
     contents = body["contents"]
     assert contents, "contents is not specified"
+    assert contents[0]["role"] == "user", "the conversation must begin with a user role"
     assert contents[-1]["role"] == "user", "the conversation must end with a user role"
     open_calls: list[tuple[str, str]] = []
     for place, content in enumerate(contents):

@@ -144,6 +144,11 @@ class TestQuestion:
         assert body["system"] == [text("Be Lisa.")]
         assert body["messages"][-1] == {"role": "user", "content": [text("Begin.")]}
 
+    def test_assistant_speaks_first(self, connect: Any) -> None:
+        """A conversation that the assistant began stays as it is."""
+        body, _ = send_one(connect, ask(ASSISTANT, user("Hi")))
+        assert [turn["role"] for turn in body["messages"]] == ["assistant", "user"]
+
     def test_neighbours_of_one_side(self, connect: Any) -> None:
         """Messages of one side become one turn of several blocks; empty ones say nothing."""
         body, _ = send_one(

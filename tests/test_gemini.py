@@ -72,6 +72,9 @@ from tinytroupe.llm.transports.gemini import GeminiTransport
 MODEL = "gemini-3.8-flash"
 OLD_MODEL = "gemini-2.5-flash"
 
+VERSION = "v1" if sys.version_info >= (3, 11) else "v1beta"
+"""What the newest SDK for this Python asks unless told otherwise."""
+
 
 def ask(*messages: Any, model: str = MODEL, **parameters: Any) -> Request:
     return chat_request(model, messages or [user("Hi ☃")], **parameters)
@@ -107,7 +110,7 @@ class TestQuestion:
         with GeminiServer() as server:
             response = connect(server.url).send(ask())
             (received,) = server.requests
-        assert received.path == f"/v1/models/{MODEL}:generateContent"
+        assert received.path == f"/{VERSION}/models/{MODEL}:generateContent"
         assert received.headers["x-goog-api-key"] == "key"
         assert received.json() == {
             "contents": [{"role": "user", "parts": [{"text": "Hi ☃"}]}],
@@ -142,6 +145,15 @@ class TestQuestion:
         body, _ = send_one(connect, ask(*before, {"role": "system", "content": "Begin."}))
         assert "systemInstruction" not in body
         assert body["contents"][-1] == {"role": "user", "parts": [{"text": "Begin."}]}
+
+    def test_assistant_speaks_first(self, connect: Any) -> None:
+        """Where the assistant speaks first, a silent turn of the user goes before it."""
+        body, _ = send_one(connect, ask(ASSISTANT, user("Hi")))
+        assert [(turn["role"], turn["parts"][0]["text"]) for turn in body["contents"]] == [
+            ("user", "…"),
+            ("model", "Hello."),
+            ("user", "Hi"),
+        ]
 
     def test_neighbours_of_one_side(self, connect: Any) -> None:
         """Messages of one side become one turn of several parts; empty ones say nothing."""
@@ -504,7 +516,7 @@ class TestEmbeddings:
             request = embedding_request("gemini-embedding-001", ["a", "bbb"])
             response = connect(server.url).send(request)
             (received,) = server.requests
-        assert received.path == "/v1/models/gemini-embedding-001:batchEmbedContents"
+        assert received.path == f"/{VERSION}/models/gemini-embedding-001:batchEmbedContents"
         assert [asked["content"]["parts"] for asked in received.json()["requests"]] == [
             [{"text": "a"}],
             [{"text": "bbb"}],
@@ -739,7 +751,8 @@ class TestStream:
             client = connect(server.url)
             pieces, streamed = drain(client, request)
             whole = client.send(request)
-            assert server.requests[0].path == f"/v1/models/{MODEL}:streamGenerateContent?alt=sse"
+            path = server.requests[0].path
+        assert path == f"/{VERSION}/models/{MODEL}:streamGenerateContent?alt=sse"
         assert "".join(pieces) == streamed.text == whole.text
         assert len(pieces) > 1 or not whole.text
         assert server.bodies[0] == server.bodies[1]
@@ -859,7 +872,7 @@ class TestSetup:
 
     @pytest.mark.parametrize("variable", ["GEMINI_API_KEY", "GOOGLE_API_KEY"])
     @pytest.mark.parametrize(
-        ("suffix", "version"), [("", "v1"), ("/", "v1"), ("/v1", "v1"), ("/v1beta", "v1beta")]
+        ("suffix", "version"), [("", VERSION), ("/", VERSION), ("/v1", "v1"), ("/v1beta", "v1beta")]
     )
     def test_environment(
         self,

@@ -38,6 +38,9 @@ NEEDS_NO_SIGNATURE = "skip_thought_signature_validator"
 """What Google documents as the signature of a tool call that its API did not make. Gemini 3 and
 later refuse tool calls without one; earlier models pay no heed to it."""
 
+OPENING = Turn("user", (Text("…"),))
+"""What the user is made to say where the assistant speaks first, which the API does not take."""
+
 _MODEL = re.compile(r"(?!.*\.\.)[\w.-]+(/[\w.-]+)*")
 _THINKS_BY_BUDGET = re.compile(r"^(models/)?gemini-2\.5")
 _BUDGETS: Mapping[str, int] = {
@@ -84,7 +87,10 @@ def write_question(request: Request) -> Question:
         config = dict(_read_embedding_parameters(request))
         return Question(request.model, {}, request.texts, config)
     conversation = read_conversation(request.messages)
-    body: dict[str, Any] = {"contents": [_write_turn(turn) for turn in conversation.turns]}
+    turns = conversation.turns
+    if turns[0].side == "assistant":
+        turns = (OPENING, *turns)
+    body: dict[str, Any] = {"contents": [_write_turn(turn) for turn in turns]}
     if conversation.system:
         body["systemInstruction"] = {"parts": [{"text": text} for text in conversation.system]}
     settings: dict[str, Any] = {}

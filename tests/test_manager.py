@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import json
+import pickle
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessage
+from pydantic import BaseModel
 from servers import RehearseServer, ScriptedServer, chat_body, embedding_body, http_reply
 
 from tinytroupe.llm import manager as doors
@@ -21,15 +24,24 @@ from tinytroupe.llm.errors import BadRequest, ConfigError, LLMAPIError, LLMError
 from tinytroupe.llm.manager import ModelManager, UnknownModel, call_llm
 from tinytroupe.llm.messages import Message
 from tinytroupe.llm.store.memory import MemoryStore
-from tinytroupe.llm.talk.models import (
+from tinytroupe.llm.talk.conversation import (
     AssistantMessage,
     SystemMessage,
     UserMessage,
     image_part,
 )
+from tinytroupe.llm.talk.parsers import JsonDictParser
 from tinytroupe.llm.transports.adapted import ModelAdapterBase
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+
+class Score(BaseModel):
+    """What a model is asked for."""
+
+    score: int
+
+
 PIXEL = bytes.fromhex("89504e470d0a1a0a")
 
 
@@ -511,3 +523,36 @@ def test_the_process_s_manager() -> None:
     assert doors.get_embedding_model().config_name == "v"
     assert doors.configure_load_balancer(["a"]) is doors.get_model()
     assert doors.get_model("a") is not doors.get_model()
+
+
+class TestAsking:
+    SHAPE = '{"score": 4}'
+
+    def test_asked_until_it_can_be_read(self) -> None:
+        """A model asks again on an answer that cannot be read, and gives what was read."""
+        replies = [http_reply(body=chat_body("no idea")), http_reply(body=chat_body(self.SHAPE))]
+        with ScriptedServer(replies) as server:
+            answer = manage(server).get_model().ask("Score?", JsonDictParser())
+            assert answer.parsed == {"score": 4}
+            assert answer.model_info["config_name"] == "gpt-4"
+            assert answer.reading is not None
+            assert len(answer.reading.rejected) == len(server.requests) - 1 == 1
+
+    def test_a_format_is_read(self) -> None:
+        """With a response format an answer is read, in both colours."""
+        with ScriptedServer(then=http_reply(body=chat_body(self.SHAPE))) as server:
+            model = manage(server).get_model()
+            answer = model("Score?", response_format=Score)
+            assert answer.parsed == Score(score=4)
+            again = asyncio.run(model.acall("Score?", response_format=Score))
+            assert again.parsed == answer.parsed
+            assert again.model_info["origin"] == "cache"
+            sent = server.requests[0].json()["response_format"]
+        assert sent["type"] == "json_schema"
+
+    def test_parsers_take_models_answers(self, server: ScriptedServer) -> None:
+        """A parser reads a model's answer as it reads a response."""
+        with ScriptedServer(then=http_reply(body=chat_body(self.SHAPE))) as scripted:
+            answer = manage(scripted).get_model()("Score?")
+        assert JsonDictParser().parse(answer).parsed == {"score": 4}
+        assert copy.copy(answer) == answer == pickle.loads(pickle.dumps(answer))

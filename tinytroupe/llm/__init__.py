@@ -67,15 +67,13 @@ if TYPE_CHECKING:
     from tinytroupe.llm.store.disk import DiskStore
     from tinytroupe.llm.store.entry import Entry, Store
     from tinytroupe.llm.store.memory import MemoryStore
-    from tinytroupe.llm.talk.models import (
+    from tinytroupe.llm.talk.conversation import (
         AssistantMessage,
-        EmbeddingModel,
-        Model,
-        ModelResponse,
         SystemMessage,
         UserMessage,
         image_part,
     )
+    from tinytroupe.llm.talk.models import EmbeddingModel, Model, ModelResponse
     from tinytroupe.llm.transports.adapted import ModelAdapterBase
     from tinytroupe.llm.transports.azure import AzureTransport
     from tinytroupe.llm.transports.endpoint import Endpoint
@@ -196,15 +194,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "load_model_configs",
         "register_model",
     ),
-    "talk.models": (
-        "AssistantMessage",
-        "EmbeddingModel",
-        "Model",
-        "ModelResponse",
-        "SystemMessage",
-        "UserMessage",
-        "image_part",
-    ),
+    "talk.conversation": ("AssistantMessage", "SystemMessage", "UserMessage", "image_part"),
+    "talk.models": ("EmbeddingModel", "Model", "ModelResponse"),
     "transports.adapted": ("ModelAdapterBase",),
     "transports.endpoint": ("Endpoint",),
     "layers.route": ("Route",),

@@ -25,7 +25,8 @@ from tinytroupe.llm.rules.routes import STRATEGIES
 from tinytroupe.llm.store.entry import Store
 from tinytroupe.llm.talk.assembly import AnyModel, Assembly
 from tinytroupe.llm.talk.catalog import Catalog, UnknownModel, check_kinds
-from tinytroupe.llm.talk.models import EmbeddingModel, Model, format_messages
+from tinytroupe.llm.talk.conversation import format_messages
+from tinytroupe.llm.talk.models import EmbeddingModel, Model
 from tinytroupe.llm.transports.adapted import ModelAdapterBase
 
 if TYPE_CHECKING:

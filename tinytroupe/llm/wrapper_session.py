@@ -34,7 +34,9 @@ from tinytroupe.llm.rules.buckets import Bucket
 from tinytroupe.llm.runtime import Runtime
 from tinytroupe.llm.store.disk import DiskStore
 from tinytroupe.llm.store.entry import Store
-from tinytroupe.llm.talk.models import format_messages, take_options
+from tinytroupe.llm.talk.conversation import format_messages
+from tinytroupe.llm.talk.models import take_options
+from tinytroupe.llm.talk.schema import make_response_format
 from tinytroupe.llm.transports.endpoint import Endpoint
 from tinytroupe.llm.transports.openai import OpenAITransport
 from tinytroupe.llm.transports.sdk_shapes import Shaped, ShapedResponse, list_models
@@ -158,6 +160,9 @@ class Session:
         if further.pop("stream", None):
             raise BadRequest("stream is not an argument here: use the method stream()")
         options, parameters = take_options(further)
+        if isinstance(parameters.get("response_format"), type):
+            schema = make_response_format(parameters["response_format"])
+            parameters = {**parameters, "response_format": schema}
         chosen = config.temperature if temperature is None else temperature
         most = config.max_tokens if max_tokens is None else max_tokens
         if chosen is not None and not 0 <= chosen <= 2:

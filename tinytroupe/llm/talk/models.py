@@ -2,120 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import mimetypes
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from tinytroupe.llm.canonical import FrozenDict, freeze_mapping
 from tinytroupe.llm.client import AsyncClient, Client
 from tinytroupe.llm.errors import BadRequest
-from tinytroupe.llm.messages import Message, to_message
+from tinytroupe.llm.messages import Message
 from tinytroupe.llm.request import Call, CallOptions, Request, chat_request
 from tinytroupe.llm.response import Response, ToolCall, Usage
-
-Content: TypeAlias = "str | Iterable[str | Mapping[str, Any]]"
-
-
-class SystemMessage(Message):
-    """What a model is told of its task."""
-
-    __slots__ = ()
-
-    def __init__(self, content: Content, **extra: Any) -> None:
-        _fill(self, "system", content, extra)
-
-
-class UserMessage(Message):
-    """What a person says to a model."""
-
-    __slots__ = ()
-
-    def __init__(self, content: Content, **extra: Any) -> None:
-        _fill(self, "user", content, extra)
-
-
-class AssistantMessage(Message):
-    """What a model said."""
-
-    __slots__ = ()
-
-    def __init__(self, content: Content, **extra: Any) -> None:
-        _fill(self, "assistant", content, extra)
-
-
-def _fill(message: Message, role: str, content: Content, extra: dict[str, Any]) -> None:
-    shaped: Any = content if isinstance(content, str) else [_to_part(part) for part in content]
-    Message.__init__(message, role, shaped, freeze_mapping(extra, "the message"))
-
-
-def _to_part(part: object) -> object:
-    return {"type": "text", "text": part} if isinstance(part, str) else part
-
-
-def image_part(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns an image as a part of a message's content.
-
-    Args:
-        source: An address (`https://`, `data:`), or the path of a file, which is read.
-
-    Raises:
-        BadRequest: The file cannot be read, or its name does not say that it is an image.
-    """
-    url = os.fspath(source)
-    if not url.lower().startswith(("http://", "https://", "data:")):
-        kind = mimetypes.guess_type(url)[0] or ""
-        if not kind.startswith("image/"):
-            raise BadRequest(f"{url} is not called like an image")
-        try:
-            with open(url, "rb") as file:
-                content = base64.b64encode(file.read()).decode()
-        except OSError as error:
-            raise BadRequest(f"the image {url} cannot be read: {error.strerror}") from error
-        url = f"data:{kind};base64,{content}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def format_messages(*given: object) -> list[Message]:
-    """Puts texts, messages, dictionaries and lists of these into one conversation.
-
-    A text is said by the user. None is passed over.
-
-    Raises:
-        BadRequest: Something is none of these.
-    """
-    messages: list[Message] = []
-    for value in given:
-        if value is None:
-            continue
-        if isinstance(value, Message):
-            messages.append(value)
-        elif isinstance(value, str):
-            messages.append(Message("user", value))
-        elif isinstance(value, Mapping):
-            messages.append(_read_mapping(value, len(messages)))
-        elif isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):
-            messages += format_messages(*value)
-        else:
-            raise BadRequest(
-                f"message {len(messages)} is of type {type(value).__name__}; it must be a text, "
-                "a message, or a dictionary with role and content"
-            )
-    return messages
-
-
-def _read_mapping(value: Mapping[str, Any], index: int) -> Message:
-    content = value.get("content")
-    if isinstance(content, (list, tuple)):
-        value = {**value, "content": [_to_part(part) for part in content]}
-    return to_message(value, f"message {index}")
+from tinytroupe.llm.talk.conversation import format_messages
+from tinytroupe.llm.talk.parsing import ParsedResponse, Parser
 
 
 @dataclass(frozen=True, slots=True)
 class ModelResponse:
-    """What a model answered, and who that was. Immutable."""
+    """What a model answered, and who that was. Immutable.
+
+    Whatever else a `Response` has is here, too: `model`, `finish_reason`, `origin` …
+    """
 
     response: Response
     """The whole response of the chain."""
@@ -123,10 +29,16 @@ class ModelResponse:
     """`model_name`, `config_name`, `endpoint`, `origin`, and `model` as the endpoint names it."""
     usage: Usage | None
     """Tokens that were used; None: the endpoint did not say."""
-    parsed: Any = None
-    """What a parser made of it; None where none was asked."""
+    reading: ParsedResponse | None = None
+    """What a parser made of it, and what it had to put right; None where none was asked."""
     embeddings: list[list[float]] | None = None
     """One vector per text, in order; only of embedding models."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Copying and pickling ask for names of their own before there is a response.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.response, name)
 
     @property
     def text(self) -> str:
@@ -134,9 +46,14 @@ class ModelResponse:
         return self.response.text
 
     @property
-    def content(self) -> str:
-        """The answer's text."""
-        return self.response.text
+    def parsed(self) -> Any:
+        """What a parser read; None where none was asked."""
+        return self.reading.parsed if self.reading is not None else None
+
+    @property
+    def content(self) -> Any:
+        """The answer's text, or what a parser set apart for the conversation."""
+        return self.reading.content if self.reading is not None else self.response.text
 
     @property
     def raw(self) -> dict[str, Any]:
@@ -216,14 +133,76 @@ class Model(NamedModel):
             messages: A text, messages, dictionaries, or a list of these.
             **parameters: See the class.
 
+        A `response_format` (a pydantic class, a JSON Schema, or what OpenAI's API
+        takes) is read into `.parsed`, as by `ask` with one attempt.
+
         Raises:
             LLMError: There is no answer; the class says why.
         """
+        if parameters.get("response_format") is not None:
+            return self.ask(messages, attempts=1, **parameters)
         return self._wrap(self.client.send(self.make_call(messages, **parameters)))
 
     async def acall(self, messages: object = None, **parameters: Any) -> ModelResponse:
         """Does what calling the model does, without blocking the event loop."""
+        if parameters.get("response_format") is not None:
+            return await self.aask(messages, attempts=1, **parameters)
         return self._wrap(await self.async_client.send(self.make_call(messages, **parameters)))
+
+    def ask(
+        self,
+        messages: object,
+        parser: Parser | None = None,
+        attempts: int = 3,
+        *,
+        response_format: object = None,
+        **parameters: Any,
+    ) -> ModelResponse:
+        """Asks until the answer can be read; what was read is in `.parsed`.
+
+        After an answer that cannot be read the model is asked again, with what is
+        wrong in the conversation, as a new sample.
+
+        Args:
+            messages: As for a call.
+            parser: Reads the answer; None: what `response_format` asks for.
+            attempts: How often is asked at most.
+            response_format: A pydantic class, a JSON Schema, or what OpenAI's API takes.
+            **parameters: See the class.
+
+        Raises:
+            ParseError: No answer could be read.
+            LLMError: There is no answer; the class says why.
+        """
+        from tinytroupe.llm.talk.ask import ask
+
+        call = self.make_call(messages, **parameters)
+        return self._wrap_read(
+            ask(self.client, call, parser, response_format=response_format, attempts=attempts)
+        )
+
+    async def aask(
+        self,
+        messages: object,
+        parser: Parser | None = None,
+        attempts: int = 3,
+        *,
+        response_format: object = None,
+        **parameters: Any,
+    ) -> ModelResponse:
+        """Does what `ask` does without blocking the event loop."""
+        from tinytroupe.llm.talk.ask import aask
+
+        call = self.make_call(messages, **parameters)
+        return self._wrap_read(
+            await aask(
+                self.async_client,
+                call,
+                parser,
+                response_format=response_format,
+                attempts=attempts,
+            )
+        )
 
     def stream(self, messages: object = None, **parameters: Any) -> Iterator[str | ModelResponse]:
         """Yields the answer's text as it comes, then the whole response."""
@@ -259,6 +238,10 @@ class Model(NamedModel):
 
     def _wrap(self, response: Response) -> ModelResponse:
         return ModelResponse(response, self._inform(response), response.usage)
+
+    def _wrap_read(self, read: ParsedResponse) -> ModelResponse:
+        response = read.response
+        return ModelResponse(response, self._inform(response), response.usage, read)
 
 
 class EmbeddingModel(NamedModel):

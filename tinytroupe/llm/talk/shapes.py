@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tinytroupe.llm.errors import BadRequest
 from tinytroupe.llm.talk.places import Unreadable
@@ -18,6 +18,9 @@ from tinytroupe.llm.transports.rehearsal.validity import (
     resolve,
     split_items,
 )
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MOST_PROBLEMS = 5
 """More than these are not told: a model that reads them has to read them all."""
@@ -76,16 +79,21 @@ class _TypeShape:
             # As JSON and not as Python's values: dates and enumerations are texts there.
             return self._adapter.validate_json(json.dumps(value, ensure_ascii=False))
         except ValidationError as error:
-            raise _refuse([_describe(problem) for problem in error.errors()]) from error
+            raise Unreadable(f"it does not fit the schema: {tell_problems(error)}") from error
 
 
 class _SchemaShape:
     """Checks by the keywords of a schema; values stay as they are."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self.schema = schema
         try:
-            for part in _walk(schema):
+            # A schema out of a request is frozen, with tuples where keywords want lists.
+            self.schema: Mapping[str, Any] = json.loads(json.dumps(schema, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise BadRequest(f"the schema is not JSON: {error}") from error
+        schema = self.schema
+        try:
+            for part in walk_schema(schema):
                 unknown = [name for name in UNSUPPORTED if name in part]
                 if unknown:
                     raise Refusal(f"{', '.join(unknown)} in it is not understood")
@@ -102,18 +110,21 @@ class _SchemaShape:
         try:
             if conforms(value, self.schema, self.schema):
                 return value
-            raise _refuse([_explain(value, self.schema, self.schema, "")])
+            problem = _explain(value, self.schema, self.schema, "")
         except Refusal as error:
             raise BadRequest(
                 f"the schema cannot be used to check answers: {error.message}"
             ) from error
+        raise Unreadable(f"it does not fit the schema: {problem}")
 
 
-def _refuse(problems: list[str]) -> Unreadable:
+def tell_problems(error: ValidationError) -> str:
+    """Returns what pydantic found, with the place and the value of each problem."""
+    problems = [_describe(problem) for problem in error.errors()]
     told = problems[:MOST_PROBLEMS]
     if len(problems) > MOST_PROBLEMS:
         told.append(f"and {len(problems) - MOST_PROBLEMS} more")
-    return Unreadable("it does not fit the schema: " + "; ".join(told))
+    return "; ".join(told)
 
 
 def _describe(problem: Any) -> str:
@@ -134,8 +145,8 @@ _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _PARTS = ("items", "additionalProperties", "additionalItems")
 
 
-def _walk(schema: object) -> Iterator[Mapping[str, Any]]:
-    """Yields a schema and all schemas in it."""
+def walk_schema(schema: object) -> Iterator[Any]:
+    """Yields a schema and all schemas in it, as they are."""
     if not isinstance(schema, Mapping):
         return
     yield schema
@@ -145,7 +156,7 @@ def _walk(schema: object) -> Iterator[Mapping[str, Any]]:
         part = schema.get(name)
         parts += part if isinstance(part, list) else [part]
     for part in parts:
-        yield from _walk(part)
+        yield from walk_schema(part)
 
 
 def _explain(value: Any, schema: Schema, root: Schema, path: str) -> str:

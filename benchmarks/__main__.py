@@ -10,13 +10,21 @@ import sys
 from pathlib import Path
 
 from benchmarks.calls import measure_hits, measure_live, measure_many
+from benchmarks.doors import measure_doors
 from benchmarks.imports import measure_import
 from benchmarks.measure import Ratio
 from benchmarks.stores import measure_growth
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
-MEASUREMENTS = (measure_import, measure_hits, measure_live, measure_many, measure_growth)
+MEASUREMENTS = (
+    measure_import,
+    measure_hits,
+    measure_live,
+    measure_many,
+    measure_doors,
+    measure_growth,
+)
 
 
 def format_row(ratio: Ratio) -> str:

@@ -56,6 +56,7 @@ class Route:
         self._standings = [
             Standing(weight=endpoint.weight, tier=endpoint.tier) for endpoint in self.endpoints
         ]
+        self._credits = [0.0] * len(self.endpoints)
 
     def __repr__(self) -> str:
         return f"Route({', '.join(self._indexes)}; {self.strategy})"
@@ -84,8 +85,10 @@ class Route:
             candidates, wait = find_candidates(self._standings, failed, now)
             if wait > 0:
                 return None, wait
-            chosen = choose(self.strategy, self._standings, candidates, draw)
-            self._standings = take_turn(self.strategy, self._standings, candidates, chosen)
+            credits, known = self._credits, self._standings
+            chosen = choose(self.strategy, known, credits, candidates, draw)
+            self._credits = take_turn(self.strategy, known, credits, candidates, chosen)
+            known[chosen] = replace(known[chosen], under_way=known[chosen].under_way + 1)
             return chosen, 0.0
 
     def succeed(self, index: int, seconds: float) -> None:
@@ -146,7 +149,7 @@ def routed(
             await runtime.sleep(wait)
 
     async def attempt_elsewhere(attempt: Attempt) -> Response:
-        failed = route.find(attempt.failed)
+        failed = route.find(attempt.failed) if attempt.failed else _NONE
         index = await pick(attempt, failed)
         endpoint = route.endpoints[index]
         began = runtime.now()
@@ -163,6 +166,9 @@ def routed(
         return response
 
     return attempt_elsewhere
+
+
+_NONE: frozenset[int] = frozenset()
 
 
 def _check_wait(attempt: Attempt, wait_seconds: float, now: float) -> None:

@@ -38,8 +38,6 @@ class Standing:
     rests_until: float = float("-inf")
     refused: bool = False
     """Whether it last failed in a way that only people can mend."""
-    credit: float = 0.0
-    """What it is owed in the smooth weighted turn."""
 
     def is_probed(self) -> bool:
         """Tells whether one call is finding out if it is well again."""
@@ -88,7 +86,11 @@ def find_candidates(
 
 
 def choose(
-    strategy: Strategy, standings: Sequence[Standing], candidates: Sequence[int], draw: float
+    strategy: Strategy,
+    standings: Sequence[Standing],
+    credits: Sequence[float],
+    candidates: Sequence[int],
+    draw: float,
 ) -> int:
     """Returns the candidate that a strategy takes.
 
@@ -98,6 +100,7 @@ def choose(
             the one that is expected to answer soonest, which is its smoothed time
             multiplied by the calls that it would then have.
         standings: Of all endpoints.
+        credits: What each endpoint is owed; decides among equals.
         candidates: Not empty.
         draw: A number from 0 to below 1, drawn by the caller.
     """
@@ -106,46 +109,46 @@ def choose(
     if strategy == "random":
         return candidates[int(draw * len(candidates))]
     if strategy == "least_busy":
-        return min(
-            candidates,
-            key=lambda index: (standings[index].under_way, -standings[index].credit),
-        )
+        return min(candidates, key=lambda index: (standings[index].under_way, -credits[index]))
     if strategy == "latency":
-        slowest = max((standings[index].seconds or 0.0 for index in candidates), default=0.0)
-        return min(candidates, key=lambda index: _expect(standings[index], slowest))
-    return max(candidates, key=lambda index: (_owe(strategy, standings[index]), -index))
+        slowest = max(standings[index].seconds or 0.0 for index in candidates)
+        return min(
+            candidates, key=lambda index: (_expect(standings[index], slowest), -credits[index])
+        )
+    return max(candidates, key=lambda index: credits[index] + _weigh(strategy, standings[index]))
 
 
-def _expect(standing: Standing, slowest_seconds: float) -> tuple[float, float]:
+def _expect(standing: Standing, slowest_seconds: float) -> float:
     # One that was never measured is tried once, then waits for the result like the slowest.
     if standing.seconds is None:
-        return (slowest_seconds * standing.under_way, -standing.credit)
-    return (standing.seconds * (standing.under_way + 1), -standing.credit)
+        return slowest_seconds * standing.under_way
+    return standing.seconds * (standing.under_way + 1)
 
 
 def take_turn(
-    strategy: Strategy, standings: Sequence[Standing], candidates: Sequence[int], chosen: int
-) -> list[Standing]:
-    """Returns the standings after a choice, the chosen one having a call under way.
+    strategy: Strategy,
+    standings: Sequence[Standing],
+    credits: Sequence[float],
+    candidates: Sequence[int],
+    chosen: int,
+) -> list[float]:
+    """Returns what each endpoint is owed after a choice.
 
     Smooth weighted round-robin (as nginx balances upstreams): each candidate is
     owed its weight, the one that is owed most is taken and pays for all. Over
     any whole number of rounds the shares are exactly those of the weights. Only
     `weighted` looks at the weights.
     """
-    after = list(standings)
-    total = 0.0
+    after = list(credits)
     for index in candidates:
-        owed = _owe(strategy, after[index])
-        total += owed - after[index].credit
-        after[index] = replace(after[index], credit=owed)
-    taken = after[chosen]
-    after[chosen] = replace(taken, credit=taken.credit - total, under_way=taken.under_way + 1)
+        weight = _weigh(strategy, standings[index])
+        after[index] += weight
+        after[chosen] -= weight
     return after
 
 
-def _owe(strategy: Strategy, standing: Standing) -> float:
-    return standing.credit + (standing.weight if strategy == "weighted" else 1.0)
+def _weigh(strategy: Strategy, standing: Standing) -> float:
+    return standing.weight if strategy == "weighted" else 1.0
 
 
 def settle_success(standing: Standing, seconds: float) -> Standing:

@@ -259,7 +259,9 @@ class Position:
     order: int
     """The n-th call of this branch, from 0."""
     ambiguous: bool = False
-    """Whether the branch takes work from a queue that others take work from too."""
+    """Whether chance decided what the branch did, so that nothing tells whose call it is."""
+    hermetic: bool = False
+    """Whether it is part of a replay, so that nothing but a tape may answer it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,8 @@ class Session:
     resolver: Resolver | None = None
     latency: bool = False
     """Whether a replayed answer takes as long as the recorded one took."""
+    hermetic: bool = False
+    """Whether no call may go live."""
     copies: bool = True
     """Whether what is answered from the source is written, too; not where both are one tape."""
     draws: str = ""
@@ -90,7 +92,7 @@ class Session:
         """Returns the call with its position, lane and draw set. Called in program order."""
         branch = find_branch() or self.foreign
         if branch is DETACHED:
-            if self.sink is not None or self.source is None:
+            if not self.hermetic:
                 return call
             # A replay makes no live calls, so nothing can have been started by one.
             branch = self.foreign
@@ -103,7 +105,7 @@ class Session:
         ambiguous = branch.is_ambiguous(order)
         if ambiguous:
             self.contested.add(branch.path)
-        position = Position(branch.path, branch.lane, sample, order, ambiguous)
+        position = Position(branch.path, branch.lane, sample, order, ambiguous, self.hermetic)
         if options.lane != branch.lane:
             options = replace(options, lane=branch.lane)
         return replace(call, options=options, position=position, draw=self._name_draw(position))
@@ -149,6 +151,8 @@ def recorded(handler: Handler, runtime: Runtime) -> Handler:
 
     async def answer(call: Call) -> Response:
         session, position = _active, call.position
+        if session is None and position is not None and position.hermetic:
+            raise ReplayMiss("the replay that this call is part of has ended, so it has no answer")
         if session is None or position is None:
             return await handler(call)
         event = session.source.find(call) if session.source else None

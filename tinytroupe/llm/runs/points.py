@@ -34,13 +34,13 @@ def find_point(recording: Recording, at: Point) -> GoesLive:
             )
         line = at
         return lambda take: take.number >= line
-    if ":" in at:
-        line = find_take(recording, at).number
-        return lambda take: take.number >= line
-    name = at.strip("/")
-    if not any(_is_in_lane(take, name) for take in recording.takes):
-        raise ConfigError(_say_unknown_lane(recording, name))
-    return lambda take: _is_in_lane(take, name)
+    if any(_is_in_lane(take, at) for take in recording.takes):
+        name = at
+        return lambda take: _is_in_lane(take, name)
+    if ":" not in at:
+        raise ConfigError(_say_unknown_lane(recording, at))
+    line = find_take(recording, at).number
+    return lambda take: take.number >= line
 
 
 def find_take(recording: Recording, name: str) -> Take:
@@ -50,7 +50,7 @@ def find_take(recording: Recording, name: str) -> Take:
         ConfigError: The tape has no such call.
     """
     lane, _, index = name.rpartition(":")
-    if not index.isdigit():
+    if not index.isdecimal():
         raise ConfigError(f"{name!r} names no call; a call is a lane and a number, as in lisa:3")
     takes = recording.lanes.get(lane, [])
     if not takes:
@@ -75,15 +75,15 @@ def replace_answers(recording: Recording, replaced: Mapping[str, str]) -> dict[i
         event = copy.deepcopy(recording.read(take))
         if event.get("kind") != "chat" or "response" not in event:
             raise ConfigError(f"call {name} has no text that could be replaced")
-        message = event["response"]["choices"][0]["message"]
-        message["content"] = text
-        message.pop("tool_calls", None)
+        choice = event["response"]["choices"][0]
+        choice["finish_reason"] = "stop"
+        choice["message"] = {"role": "assistant", "content": text}
         events[take.number] = {**event, "replaced": True}
     return events
 
 
 def _is_in_lane(take: Take, name: str) -> bool:
-    return take.lane == name or take.lane.startswith(f"{name}/")
+    return take.lane == name or take.lane.startswith(f"{name.rstrip('/')}/")
 
 
 def _say_unknown_lane(recording: Recording, name: str) -> str:

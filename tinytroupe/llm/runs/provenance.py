@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -34,10 +36,30 @@ def describe_run(mode: str, settings: Mapping[str, Any] | None = None) -> dict[s
         "platform": platform.platform(terse=True),
         "packages": _read_versions(),
         "started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": [argument for argument in sys.orig_argv[1:] if len(argument) < 500],
+        "command": list(_mask_secrets(sys.orig_argv[1:])),
         "git": _read_commit(),
         "settings": dict(settings or {}),
     }
+
+
+_SECRET_NAME = re.compile(r"(^|[-_.])(api)?(key|token|secret|password|passwd|credentials?)$", re.I)
+_SECRET_VALUE = re.compile(r"\bsk-[\w-]{8,}|(?<=//)[^/@\s]*:[^/@\s]*(?=@)")
+_HIDDEN = "***"
+_LONGEST_ARGUMENT = 500
+
+
+def _mask_secrets(arguments: Iterable[str]) -> Iterator[str]:
+    """Yields the words of a command without what is, or is named as, a key."""
+    named = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if named:
+            yield _HIDDEN
+        elif equals and _SECRET_NAME.search(name):
+            yield f"{name}={_HIDDEN}"
+        else:
+            yield _SECRET_VALUE.sub(_HIDDEN, argument)[:_LONGEST_ARGUMENT]
+        named = argument.startswith("-") and not equals and bool(_SECRET_NAME.search(name))
 
 
 def _read_versions() -> dict[str, str]:
@@ -51,17 +73,21 @@ def _read_versions() -> dict[str, str]:
 
 
 def _read_commit() -> dict[str, Any] | None:
-    """Returns the commit of the folder the simulation runs in; None where there is none."""
-    commit = _ask_git("rev-parse", "HEAD")
+    """Returns the commit that the simulation's script is of; None where there is none."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    folder = os.path.dirname(os.path.abspath(script)) if script else os.getcwd()
+    commit = _ask_git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
-    return {"commit": commit, "changed": bool(_ask_git("status", "--porcelain"))}
+    changed = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": bool(changed)}
 
 
-def _ask_git(*words: str) -> str:
+def _ask_git(folder: str, *words: str) -> str:
+    command = ["git", "-C", folder, *words]
     try:
         ran = subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
+            command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -249,9 +249,11 @@ class Player:
             take = self.recording.takes[index]
             if self._on_move is not None and take.branch != position.branch:
                 self._on_move(call, take)
+            if take.number in self._replaced:
+                return self._replaced[take.number]
             if self._goes_live is not None and self._goes_live(take):
                 return None
-            return self._replaced.get(take.number) or self.recording.read(take)
+            return self.recording.read(take)
         if self._may_go_live:
             return None
         if self._on_miss is None:

@@ -245,6 +245,7 @@ class Run:
             samples=self._samples,
             resolver=self._resolver,
             latency=self._latency,
+            hermetic=self.mode == "replay",
             copies=self.mode == "fork",
             draws=self._writer.draws if self._writer is not None else "",
         )

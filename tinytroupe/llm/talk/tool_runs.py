@@ -124,7 +124,7 @@ def _write_result(result: Any) -> str:
         value = to_jsonable_python(_sort_sets(result))
     except (PydanticSerializationError, ValueError) as error:
         raise TypeError(
-            f"the function returned an object of type {type(result).__name__}, which has no JSON form"
+            f"what the function returned, of type {type(result).__name__}, has no JSON form"
         ) from error
     return json.dumps(value, ensure_ascii=False)
 

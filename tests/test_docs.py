@@ -3,7 +3,8 @@
 The rules for a page:
 
 - Each block of Python is a program of its own, run in an empty folder, without
-  a network, where `API_TYPE` is `rehearsal`.
+  a network, where `API_TYPE` is `rehearsal` and `REHEARSAL_URL` is the address of
+  a rehearsal server.
 - A block whose opening fence names a file, as in "```ini config.ini", is put
   into that file first, for all programs of its page.
 - A block under a comment `<!-- not run: reason -->` is not run. Such blocks are
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from servers import RehearseServer
 
 from tinytroupe.llm.config.table import SETTINGS
 
@@ -96,6 +98,13 @@ PROGRAMS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def rehearsal_url() -> Iterator[str]:
+    """The address of a rehearsal server for the programs of the documentation."""
+    with RehearseServer() as server:
+        yield server.url
+
+
 def write_files(page: Path, folder: Path) -> None:
     (folder / "config.ini").write_text("[OpenAI]\nAPI_TYPE=rehearsal\n", encoding="utf-8")
     for block in read_blocks(page.read_text(encoding="utf-8")):
@@ -106,7 +115,9 @@ def write_files(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "block"), PROGRAMS)
-def test_documented_programs_run(page: Path, block: Block, tmp_path: Path) -> None:
+def test_documented_programs_run(
+    page: Path, block: Block, tmp_path: Path, rehearsal_url: str
+) -> None:
     """A block of Python in the documentation runs as it stands."""
     program = tmp_path / "program.py"
     # Blank lines in front, so that a traceback names the line of the page.
@@ -114,7 +125,11 @@ def test_documented_programs_run(page: Path, block: Block, tmp_path: Path) -> No
     folder = tmp_path / "simulation"
     folder.mkdir()
     write_files(page, folder)
-    environment = {**os.environ, "TINYTROUPE_API_TYPE": "rehearsal"}
+    environment = {
+        **os.environ,
+        "TINYTROUPE_API_TYPE": "rehearsal",
+        "REHEARSAL_URL": rehearsal_url,
+    }
     run = subprocess.run(
         [sys.executable, "-c", GUARD, str(program)],
         cwd=folder,

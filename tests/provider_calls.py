@@ -5,12 +5,32 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from tinytroupe.llm.client import ClientDefaults
 from tinytroupe.llm.request import Request, RetryPolicy
 from tinytroupe.llm.response import Response
 
 ONCE = ClientDefaults(retry=RetryPolicy(max_attempts=1), timeout_seconds=10)
 TWICE = ClientDefaults(retry=RetryPolicy(max_attempts=2, waiting_seconds=0), timeout_seconds=10)
+
+OUTSIDE = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL",
+    "ANTHROPIC_CUSTOM_HEADERS",
+    "GEMINI_API_KEY",
+    "GOOGLE_API_KEY",
+    "GOOGLE_GEMINI_BASE_URL",
+    "GOOGLE_GENAI_API_VERSION",
+    "GOOGLE_GENAI_HTTP_CLIENT",
+    "GOOGLE_GENAI_USE_ENTERPRISE",
+    "GOOGLE_GENAI_USE_VERTEXAI",
+    "GROQ_API_KEY",
+    "OLLAMA_API_KEY",
+    "VLLM_API_KEY",
+)
+"""Keys and addresses of the machine, which are none of the tests' business."""
 
 PNG = "iVBORw0KGgo="
 WEATHER: dict[str, Any] = {
@@ -28,6 +48,13 @@ PERSON: dict[str, Any] = {
     "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 18}},
     "required": ["name", "age"],
 }
+
+
+@pytest.fixture
+def no_keys_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps keys and addresses of the machine away from a test."""
+    for name in OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
 
 
 def user(*parts: Any) -> dict[str, Any]:

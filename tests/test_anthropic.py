@@ -23,6 +23,7 @@ from provider_calls import (
     call,
     drain,
     image,
+    no_keys_from_outside,
     result,
     stamp,
     take_first,
@@ -68,6 +69,9 @@ from tinytroupe.llm.response import Response, Usage
 from tinytroupe.llm.store.memory import MemoryStore
 from tinytroupe.llm.transports.anthropic import AnthropicTransport
 from tinytroupe.llm.transports.anthropic_wire import DEFAULT_MAX_TOKENS
+
+__all__ = ["no_keys_from_outside"]
+pytestmark = pytest.mark.usefixtures("no_keys_from_outside")
 
 MODEL = "claude-opus-5"
 OLD_MODEL = "claude-sonnet-4-6"

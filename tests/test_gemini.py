@@ -23,6 +23,7 @@ from provider_calls import (
     call,
     drain,
     image,
+    no_keys_from_outside,
     result,
     stamp,
     take_first,
@@ -68,6 +69,9 @@ from tinytroupe.llm.request import (
 from tinytroupe.llm.response import Response, Usage
 from tinytroupe.llm.store.memory import MemoryStore
 from tinytroupe.llm.transports.gemini import GeminiTransport
+
+__all__ = ["no_keys_from_outside"]
+pytestmark = pytest.mark.usefixtures("no_keys_from_outside")
 
 MODEL = "gemini-3.8-flash"
 OLD_MODEL = "gemini-2.5-flash"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from provider_calls import ONCE, WEATHER, image, text, user
+from provider_calls import ONCE, WEATHER, image, no_keys_from_outside, text, user
 from provider_servers import AnthropicServer, GeminiServer, check_contents, check_messages
-from servers import ScriptedServer, chat_body, http_reply
+from servers import Pause, ScriptedServer, chat_body, http_reply
 
+from tinytroupe.llm.client import AsyncClient, Client
 from tinytroupe.llm.errors import BadRequest, ConfigError, RateLimited
 from tinytroupe.llm.messages import to_messages
 from tinytroupe.llm.request import (
@@ -35,18 +37,15 @@ from tinytroupe.llm.transports.anthropic_wire import TAKES_SAMPLING
 from tinytroupe.llm.transports.presets import PRESETS, PROVIDER_NAMES, make_transport
 from tinytroupe.llm.transports.turns import read_conversation
 
+__all__ = ["no_keys_from_outside"]
+pytestmark = pytest.mark.usefixtures("no_keys_from_outside")
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "providers.md"
 GOOD = http_reply(200, chat_body("Hello."), {"x-request-id": "req-7"})
 
 
 def ask(*messages: Any, model: str = "m", **parameters: Any) -> Request:
     return chat_request(model, messages or [user("Hi ☃")], **parameters)
-
-
-@pytest.fixture(autouse=True)
-def _no_keys_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for preset in PRESETS.values():
-        monkeypatch.delenv(preset.key_variable or "-", raising=False)
 
 
 class TestByName:
@@ -123,8 +122,6 @@ class TestByName:
 
     def test_stream(self) -> None:
         """Streams come through a preset as through OpenAI."""
-        from tinytroupe.llm.client import Client
-
         with ScriptedServer([GOOD]) as server:
             transport = make_transport("ollama", base_url=server.base_url)
             *pieces, response = Client(transport, None, ONCE).stream(ask())
@@ -151,6 +148,35 @@ class TestByName:
                 client.send(ask())
             client.close()
         assert caught.value.status == 498
+
+
+STRICT = {
+    "anthropic": (AnthropicServer, "claude-opus-5"),
+    "gemini": (GeminiServer, "gemini-3.8-flash"),
+}
+
+
+@pytest.mark.parametrize("provider", STRICT)
+def test_cancelled_call_frees_its_connection(provider: str) -> None:
+    """Cancelling a call on an event loop ends its exchange and leaves the client usable."""
+
+    async def main(url: str, silent: str) -> str:
+        model = STRICT[provider][1]
+        async with AsyncClient(make_transport(provider, base_url=silent), None, ONCE) as client:
+            task = asyncio.create_task(client.send(ask(model=model)))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        transport = make_transport(provider, api_key="key", base_url=url)
+        async with AsyncClient(transport, None, ONCE) as client:
+            task = asyncio.create_task(client.send(ask(model=model)))
+            await asyncio.sleep(0)
+            task.cancel()
+            return (await client.send(ask(model=model))).text
+
+    with STRICT[provider][0]() as server, ScriptedServer([[Pause(5)]]) as silent:
+        assert asyncio.run(main(server.url, silent.url)) == "You said: Hi ☃"
 
 
 AUDIO = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
@@ -218,12 +244,10 @@ class TestCapabilities:
             client.close()
             assert not server.requests
 
-    @pytest.mark.parametrize(
-        ("provider", "server_of"), [("anthropic", AnthropicServer), ("gemini", GeminiServer)]
-    )
-    def test_what_is_there_works(self, colour: Any, provider: str, server_of: Any) -> None:
+    @pytest.mark.parametrize("provider", STRICT)
+    def test_what_is_there_works(self, colour: Any, provider: str) -> None:
         """What the table says is there is taken by a server as strict as the provider's own."""
-        model = {"anthropic": "claude-opus-5", "gemini": "gemini-3.8-flash"}[provider]
+        server_of, model = STRICT[provider]
         with server_of() as server:
             transport = make_transport(provider, api_key="key", base_url=server.url)
             client = colour.make_client(transport, None, ONCE)

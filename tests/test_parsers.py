@@ -407,10 +407,10 @@ class TestTags:
     @given(
         texts=st.dictionaries(
             st.sampled_from(["thought", "speak", "plan"]),
-            st.text(alphabet=st.characters(exclude_characters="<>")).map(str.strip),
+            st.text(alphabet=st.characters(codec="utf-8", exclude_characters="<>")).map(str.strip),
             min_size=1,
         ),
-        prose=st.text(alphabet=st.characters(exclude_characters="<>")),
+        prose=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="<>")),
         strict=st.booleans(),
     )
     def test_what_was_written_comes_back(

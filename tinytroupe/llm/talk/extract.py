@@ -9,6 +9,7 @@ import re
 from typing import Any, NoReturn, TypeAlias, cast
 
 from tinytroupe.llm.errors import ParseError
+from tinytroupe.llm.talk.places import Unreadable, find_closing, make_parse_error
 
 Found: TypeAlias = "dict[str, Any] | list[Any]"
 
@@ -42,7 +43,8 @@ def extract_json(text: str) -> Found:
                     return value
     value = _find_value(text, 0, len(text))
     if value is None:
-        raise ParseError(f"there is no JSON in the answer, which begins with {text[:80]!r}")
+        nothing = Unreadable(f"there is no JSON in the answer, which begins with {text[:80]!r}")
+        raise make_parse_error(text, "JSON", nothing)
     return value
 
 
@@ -65,10 +67,8 @@ _BRACKET = re.compile(r"[{\[]")
 _BEGINS_JSON = re.compile(
     r"""\{\s*(?:["}]|\Z) | \[\s*(?:["{\[\]\d-]|true|false|null|NaN|Infinity|\Z)""", re.VERBOSE
 )
-_PAIRS = {"{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}
 _TEXT_OR_OBJECT = re.compile(r'["{]')
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_EXCERPT = 40
 
 
 def _is_json(block: re.Match[str]) -> bool:
@@ -95,7 +95,7 @@ def _find_value(text: str, start: int, end: int) -> Found | None:
             except ParseError:
                 if not _is_plain_list(part, place):
                     raise
-        closing = _find_closing(part, place)
+        closing = find_closing(part, place, end)
         if closing is None:
             return _decode(part, place)
         skipped = place if skipped is None else skipped
@@ -119,23 +119,10 @@ def _decode(text: str, start: int) -> Found:
         raise _explain(text, start, str(error)) from error
 
 
-def _find_closing(text: str, start: int) -> int | None:
-    """Returns where the brackets end that begin at a place, or None if they never do.
-
-    Counts brackets only, as prose has no strings; JSON is read by what knows better.
-    """
-    depth = 0
-    for bracket in _PAIRS[text[start]].finditer(text, start):
-        depth += 1 if bracket.group() == text[start] else -1
-        if depth == 0:
-            return bracket.end()
-    return None
-
-
 def _is_plain_list(text: str, start: int) -> bool:
     """Tells times, dates and references in prose, as in "[12:30]", from JSON that is broken:
     they begin as a list may, but have neither texts nor objects in them."""
-    closing = _find_closing(text, start)
+    closing = find_closing(text, start, len(text))
     if text[start] != "[" or closing is None:
         return False
     return not _TEXT_OR_OBJECT.search(text, start, closing)
@@ -150,13 +137,7 @@ def _repair_escape(escape: re.Match[str]) -> str:
 
 
 def _explain(text: str, place: int, reason: str) -> ParseError:
-    line = text.count("\n", 0, place) + 1
-    column = place - text.rfind("\n", 0, place)
-    before, after = text[max(place - _EXCERPT, 0) : place], text[place : place + _EXCERPT]
-    return ParseError(
-        f"the JSON in the answer cannot be read at line {line}, column {column}: "
-        f"{reason}; it says {before + '▸' + after!r} there"
-    )
+    return make_parse_error(text, "JSON", Unreadable(f"it cannot be read: {reason}", place))
 
 
 def _refuse(literal: str) -> NoReturn:

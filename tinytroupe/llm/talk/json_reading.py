@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tinytroupe.llm.talk.json_repairs import Found, guess_value, read_value
-from tinytroupe.llm.talk.places import Doubtful, Repairs, Unreadable, blank_thoughts
+from tinytroupe.llm.talk.places import Doubtful, Repairs, Unreadable, blank_thoughts, find_closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def _search(text: str, start: int, end: int, objects_only: bool) -> tuple[Found,
             if _SURELY_BEGINS_JSON.match(text, place, end):
                 raise
             failure = failure or error
-            place = _find_closing(text, place, end)
+            place = find_closing(text, place, end) or end
             continue
         alone = not text[start:place].strip()
         if alone or not _is_aside(found[0].value, objects_only):
@@ -208,19 +208,3 @@ def _is_aside(value: Any, objects_only: bool) -> bool:
     if isinstance(value, dict):
         return not value
     return objects_only or not any(isinstance(item, (str, dict, list)) for item in value)
-
-
-def _find_closing(text: str, start: int, end: int) -> int:
-    """Returns where the brackets end that begin at a place, or the end if they never do.
-
-    Counts brackets only, as prose has no strings; JSON is read by what knows better.
-    """
-    depth = 0
-    for bracket in _PAIRS[text[start]].finditer(text, start, end):
-        depth += 1 if bracket.group() == text[start] else -1
-        if depth == 0:
-            return bracket.end()
-    return end
-
-
-_PAIRS = {"{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}

@@ -82,3 +82,19 @@ def blank_thoughts(text: str) -> str:
     Servers without a parser for reasoning leave it in the text, between `<think>` and `</think>`.
     """
     return _THOUGHTS.sub(lambda thoughts: _NO_LINE_END.sub(" ", thoughts.group()), text)
+
+
+def find_closing(text: str, start: int, end: int) -> int | None:
+    """Returns where the brackets end that begin at a place, or None if they never do.
+
+    Counts brackets only, as prose has no strings; JSON is read by what knows better.
+    """
+    depth = 0
+    for bracket in _PAIRS[text[start]].finditer(text, start, end):
+        depth += 1 if bracket.group() == text[start] else -1
+        if depth == 0:
+            return bracket.end()
+    return None
+
+
+_PAIRS = {"{": re.compile(r"[{}]"), "[": re.compile(r"[\[\]]")}

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from tinytroupe.llm.store.disk import DiskStore
     from tinytroupe.llm.store.entry import Entry, Store
     from tinytroupe.llm.store.memory import MemoryStore
+    from tinytroupe.llm.talk.ask import aask, ask
     from tinytroupe.llm.talk.conversation import (
         AssistantMessage,
         SystemMessage,
@@ -74,6 +75,17 @@ if TYPE_CHECKING:
         image_part,
     )
     from tinytroupe.llm.talk.models import EmbeddingModel, Model, ModelResponse
+    from tinytroupe.llm.talk.parsers import (
+        ChoiceParser,
+        CodeBlockParser,
+        JsonBlockParser,
+        JsonDictParser,
+        MultiTagParser,
+        ParsedResponse,
+        Parser,
+        TagParser,
+    )
+    from tinytroupe.llm.talk.tools import ToolResponse, ToolRun, arun_tools, make_tool, run_tools
     from tinytroupe.llm.transports.adapted import ModelAdapterBase
     from tinytroupe.llm.transports.azure import AzureTransport
     from tinytroupe.llm.transports.endpoint import Endpoint
@@ -95,8 +107,10 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "Call",
     "CallOptions",
     "CallRecord",
+    "ChoiceParser",
     "Client",
     "ClientDefaults",
+    "CodeBlockParser",
     "ConfigError",
     "ConnectionFailed",
     "ContentFiltered",
@@ -107,6 +121,8 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "Entry",
     "Fault",
     "InvalidRequestError",
+    "JsonBlockParser",
+    "JsonDictParser",
     "LLM",
     "LLMAPIError",
     "LLMConfig",
@@ -121,10 +137,13 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "ModelManager",
     "ModelNotFound",
     "ModelResponse",
+    "MultiTagParser",
     "NonTerminalError",
     "OpenAITransport",
     "Outcome",
     "ParseError",
+    "ParsedResponse",
+    "Parser",
     "QuotaExhausted",
     "RateLimited",
     "Rehearsal",
@@ -138,15 +157,21 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "Store",
     "StoreError",
     "SystemMessage",
+    "TagParser",
     "TemplateError",
     "TimedOut",
     "ToolCall",
+    "ToolResponse",
     "ToolRoundsExceeded",
+    "ToolRun",
     "Totals",
     "Transport",
     "UnknownModel",
     "Usage",
     "UserMessage",
+    "aask",
+    "arun_tools",
+    "ask",
     "call_llm",
     "chat_request",
     "completion_request",
@@ -157,8 +182,10 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "get_model_manager",
     "image_part",
     "load_model_configs",
+    "make_tool",
     "parse_response",
     "register_model",
+    "run_tools",
 ]
 
 _ROOMS: dict[str, tuple[str, ...]] = {
@@ -194,8 +221,20 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "load_model_configs",
         "register_model",
     ),
+    "talk.ask": ("aask", "ask"),
     "talk.conversation": ("AssistantMessage", "SystemMessage", "UserMessage", "image_part"),
     "talk.models": ("EmbeddingModel", "Model", "ModelResponse"),
+    "talk.parsers": (
+        "ChoiceParser",
+        "CodeBlockParser",
+        "JsonBlockParser",
+        "JsonDictParser",
+        "MultiTagParser",
+        "ParsedResponse",
+        "Parser",
+        "TagParser",
+    ),
+    "talk.tools": ("ToolResponse", "ToolRun", "arun_tools", "make_tool", "run_tools"),
     "transports.adapted": ("ModelAdapterBase",),
     "transports.endpoint": ("Endpoint",),
     "layers.route": ("Route",),

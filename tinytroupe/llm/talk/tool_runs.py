@@ -118,11 +118,11 @@ def _write_result(result: Any) -> str:
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError("the function is asynchronous; arun_tools awaits it")
-    from pydantic_core import PydanticSerializationError, to_jsonable_python
+    from pydantic import TypeAdapter
 
     try:
-        value = to_jsonable_python(_sort_sets(result))
-    except (PydanticSerializationError, ValueError) as error:
+        value = TypeAdapter(Any).dump_python(_sort_sets(result), mode="json")
+    except ValueError as error:
         raise TypeError(
             f"what the function returned, of type {type(result).__name__}, has no JSON form"
         ) from error

@@ -192,26 +192,28 @@ class TestSession:
 
     def test_fifty_threads_mix_no_answers(self) -> None:
         """Fifty threads through one client each get their own answers; the count is exact."""
-        with RehearseServer("--latency", "0.005") as server:
-            with LLM(LLMConfig(base_url=server.url, max_tokens=30)) as llm:
-                alone = {
-                    number: llm.chat_completion(f"Tell me about {number}").to_dict()
-                    for number in range(20)
-                }
-                llm.reset_session()
-                before = server.count_requests()
+        with (
+            RehearseServer("--latency", "0.005") as server,
+            LLM(LLMConfig(base_url=server.url, max_tokens=30)) as llm,
+        ):
+            alone = {
+                number: llm.chat_completion(f"Tell me about {number}").to_dict()
+                for number in range(20)
+            }
+            llm.reset_session()
+            before = server.count_requests()
 
-                def ask(turn: int) -> bool:
-                    number = turn % 20
-                    answer = llm.chat_completion(f"Tell me about {number}")
-                    assert llm.get_last_response() is answer
-                    return answer.to_dict()["choices"] == alone[number]["choices"]
+            def ask(turn: int) -> bool:
+                number = turn % 20
+                answer = llm.chat_completion(f"Tell me about {number}")
+                assert llm.get_last_response() is answer
+                return answer.to_dict()["choices"] == alone[number]["choices"]
 
-                with ThreadPoolExecutor(50) as pool:
-                    right = list(pool.map(ask, range(1000)))
-                assert right == [True] * 1000
-                assert llm.get_request_count() == 1000
-                assert server.count_requests() - before == 1000
+            with ThreadPoolExecutor(50) as pool:
+                right = list(pool.map(ask, range(1000)))
+            assert right == [True] * 1000
+            assert llm.get_request_count() == 1000
+            assert server.count_requests() - before == 1000
 
     def test_many_at_once_keep_their_order(self) -> None:
         """Answers come in the order of the conversations, and an error stands in its place."""
@@ -252,10 +254,12 @@ class TestRetries:
     def test_what_may_pass_is_tried_again(self, status: int) -> None:
         """These statuses are tried again until an answer comes."""
         replies = [http_reply(status, ERROR), http_reply(body=chat_body("late"))]
-        with ScriptedServer(replies) as server:
-            with LLM(LLMConfig(base_url=server.url, retry_delay=0)) as llm:
-                assert llm.chat_completion(HELLO).choices[0].message.content == "late"
-                assert llm.get_request_count() == 1
+        with (
+            ScriptedServer(replies) as server,
+            LLM(LLMConfig(base_url=server.url, retry_delay=0)) as llm,
+        ):
+            assert llm.chat_completion(HELLO).choices[0].message.content == "late"
+            assert llm.get_request_count() == 1
 
     @pytest.mark.parametrize(("status", "cls"), [(400, LLMAPIError), (401, LLMAPIError)])
     def test_what_cannot_pass_is_not(self, status: int, cls: type[LLMError]) -> None:
@@ -327,9 +331,11 @@ class TestRetries:
     def test_models_are_tried_again(self) -> None:
         """The list of models is asked for again as calls are."""
         replies = [http_reply(503, ERROR), http_reply(body={"data": [{"id": "m"}]})]
-        with ScriptedServer(replies) as server:
-            with LLM(LLMConfig(base_url=server.url, retry_delay=0)) as llm:
-                assert [model.id for model in llm.list_models().data] == ["m"]
+        with (
+            ScriptedServer(replies) as server,
+            LLM(LLMConfig(base_url=server.url, retry_delay=0)) as llm,
+        ):
+            assert [model.id for model in llm.list_models().data] == ["m"]
 
 
 class TestLimits:

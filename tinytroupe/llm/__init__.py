@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         embedding_request,
     )
     from tinytroupe.llm.response import Response, ToolCall, Usage, parse_response
+    from tinytroupe.llm.runs.run import Run, lane
     from tinytroupe.llm.store.disk import DiskStore
     from tinytroupe.llm.store.entry import Entry, Store
     from tinytroupe.llm.store.memory import MemoryStore
@@ -87,14 +88,18 @@ if TYPE_CHECKING:
     )
     from tinytroupe.llm.talk.tools import ToolResponse, ToolRun, arun_tools, make_tool, run_tools
     from tinytroupe.llm.transports.adapted import ModelAdapterBase
+    from tinytroupe.llm.transports.anthropic import AnthropicTransport
     from tinytroupe.llm.transports.azure import AzureTransport
     from tinytroupe.llm.transports.endpoint import Endpoint
+    from tinytroupe.llm.transports.gemini import GeminiTransport
     from tinytroupe.llm.transports.openai import OpenAITransport
+    from tinytroupe.llm.transports.presets import make_transport
     from tinytroupe.llm.transports.rehearsal import Fault, Rehearsal, RehearsalTransport
     from tinytroupe.llm.transports.transport import Transport
     from tinytroupe.llm.wrapper import LLM, AsyncLLM, LLMConfig
 
 __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
+    "AnthropicTransport",
     "AssistantMessage",
     "AsyncClient",
     "AsyncLLM",
@@ -120,6 +125,7 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "Endpoint",
     "Entry",
     "Fault",
+    "GeminiTransport",
     "InvalidRequestError",
     "JsonBlockParser",
     "JsonDictParser",
@@ -153,6 +159,7 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "Response",
     "RetryPolicy",
     "Route",
+    "Run",
     "ServerFault",
     "Store",
     "StoreError",
@@ -181,8 +188,10 @@ __all__ = [  # noqa: RUF022 - ruff takes LLM for a constant and puts it first
     "get_model",
     "get_model_manager",
     "image_part",
+    "lane",
     "load_model_configs",
     "make_tool",
+    "make_transport",
     "parse_response",
     "register_model",
     "run_tools",
@@ -206,8 +215,12 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "store.disk": ("DiskStore",),
     "store.entry": ("Entry", "Store"),
     "store.memory": ("MemoryStore",),
+    "runs.run": ("Run", "lane"),
+    "transports.anthropic": ("AnthropicTransport",),
     "transports.azure": ("AzureTransport",),
+    "transports.gemini": ("GeminiTransport",),
     "transports.openai": ("OpenAITransport",),
+    "transports.presets": ("make_transport",),
     "transports.rehearsal": ("Fault", "Rehearsal", "RehearsalTransport"),
     "transports.transport": ("Transport",),
     "manager": (

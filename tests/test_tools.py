@@ -476,7 +476,7 @@ class TestRunning:
             (Order(title="tea", day=DAY), '{"title": "tea", "day": "2026-01-02"}'),
             (Address("x"), '{"street": "x", "number": 1}'),
             (Size.LARGE, '"large"'),
-            (float("nan"), "NaN"),
+            (float("nan"), "null"),
         ],
     )
     def test_what_the_model_is_told(self, colour: Colour, result: Any, told: str) -> None:
@@ -499,8 +499,7 @@ class TestRunning:
         transport = FakeTransport(Script(calls(("give", {})), chat_content("Hm.")))
         (run,) = talk(colour.make_client(transport), QUESTION, [give]).runs
         assert (
-            run.error
-            == "TypeError: the function returned an object of type object, which has no JSON form"
+            run.error == "TypeError: what the function returned, of type object, has no JSON form"
         )
 
     def test_text_is_never_run(self, colour: Colour) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -94,8 +94,7 @@ def run_tools(
         if tool.is_async:
             raise BadRequest(f"the function {tool.name} is asynchronous; use arun_tools")
     while jobs := talk.hear(client.send(talk.call)):
-        for run in _run_jobs(jobs, in_threads):
-            talk.tell(run)
+        _run_jobs(jobs, in_threads, talk.tell)
     return talk.conclude()
 
 
@@ -115,8 +114,7 @@ async def arun_tools(
     """
     talk = _Talk(call, functions, max_rounds, on_run)
     while jobs := talk.hear(await client.send(talk.call)):
-        async for run in _arun_jobs(jobs, in_threads):
-            talk.tell(run)
+        await _arun_jobs(jobs, in_threads, talk.tell)
     return talk.conclude()
 
 
@@ -225,16 +223,16 @@ def _echo(message: Mapping[str, Any], calls: Sequence[ToolCall]) -> Message:
     return to_message(kept)
 
 
-def _run_jobs(jobs: Sequence[Job], in_threads: bool) -> Iterator[ToolRun]:
-    """Yields what came of each job, in order."""
+def _run_jobs(jobs: Sequence[Job], in_threads: bool, tell: Report) -> None:
+    """Runs jobs and tells what came of each, in order."""
     if not in_threads or len(jobs) == 1:
         for job in jobs:
-            yield _run(job, job.run)
+            tell(_run(job, job.run))
         return
     with ThreadPoolExecutor(min(len(jobs), MOST_THREADS)) as pool:
         futures = _submit(pool, jobs)
         for job, future in zip(jobs, futures, strict=True):
-            yield _run(job, future.result if future else job.run)
+            tell(_run(job, future.result if future else job.run))
 
 
 def _run(job: Job, take_result: Callable[[], Any]) -> ToolRun:
@@ -247,18 +245,21 @@ def _run(job: Job, take_result: Callable[[], Any]) -> ToolRun:
     return finish_job(job, result, None)
 
 
-async def _arun_jobs(jobs: Sequence[Job], in_threads: bool) -> AsyncIterator[ToolRun]:
-    """Yields what came of each job, in order; asynchronous functions never run in threads."""
-    futures: Sequence[Future[Any] | None] = [None] * len(jobs)
-    pool = ThreadPoolExecutor(MOST_THREADS) if in_threads else None
+async def _arun_jobs(jobs: Sequence[Job], in_threads: bool, tell: Report) -> None:
+    """Does what `_run_jobs` does; asynchronous functions are awaited and never run in threads."""
+    if not in_threads:
+        for job in jobs:
+            tell(await _arun(job, None))
+        return
+    pool = ThreadPoolExecutor(min(len(jobs), MOST_THREADS))
     try:
-        if pool is not None:
-            futures = _submit(pool, jobs)
-        for job, future in zip(jobs, futures, strict=True):
-            yield await _arun(job, future)
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for job, future in zip(jobs, _submit(pool, jobs), strict=True):
+            tell(await _arun(job, future))
+    except BaseException:
+        # Others may be running still, and the loop must not wait for them.
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 async def _arun(job: Job, future: Future[Any] | None) -> ToolRun:

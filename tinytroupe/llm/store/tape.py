@@ -202,23 +202,30 @@ class TapeWriter:
             raise
 
     def _claim(self, resume: bool) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows has no flock; there two recorders are not told apart.
-            pass
-        else:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StoreError(
-                    f"another process is recording into the tape {self.path}; give this run "
-                    "a tape of its own"
-                ) from None
+        if not self._lock_file():
+            raise StoreError(
+                f"another process is recording into the tape {self.path}; give this run a tape of "
+                "its own"
+            )
         if os.fstat(self._file).st_size and not resume:
             raise StoreError(
                 f"the tape {self.path} exists already and is not overwritten; choose another "
                 "path, or resume it to go on where it ends"
             )
+
+    def _lock_file(self) -> bool:
+        """Returns whether nobody else records into the file, as far as that can be told."""
+        try:
+            import fcntl
+        except ImportError:  # Windows has no flock; there two recorders are not told apart.
+            return True
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # Nor are they on network file systems that know no locks.
+            return True
+        return True
 
     def _begin(self, header: Mapping[str, Any]) -> None:
         if not os.fstat(self._file).st_size:

@@ -228,7 +228,6 @@ class TestJson:
             *({"not": {}}, {"properties": {"a": {"if": {}}}}, {"type": "objekt"}, {"enum": 5}),
             *({"$ref": "#/nowhere"}, {"type": object()}, 5, "Person", object(), print),
         ],
-        ids=repr,
     )
     def test_a_schema_that_cannot_be_checked_is_refused(self, schema: Any) -> None:
         """No keyword is passed over in silence; what is no schema at all is said to be none."""

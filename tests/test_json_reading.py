@@ -129,7 +129,7 @@ def test_strict_json_is_read_as_it_is(value: Any, indent: int | None, ascii_only
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(value=CONTAINERS)
 def test_damaged_json_is_read_back_equal_or_refused(damage: str, value: Any) -> None:
     """Whatever is damaged, what comes back is the value itself, or an error."""
@@ -151,7 +151,7 @@ def test_each_kind_of_damage_is_mended(damage: str) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(value=CONTAINERS)
 def test_strictly_nothing_is_put_right(damage: str, value: Any) -> None:
     """In strict mode a damaged text is refused, or was no damage: then it comes back equal."""
@@ -180,7 +180,7 @@ def is_beginning(part: Any, whole: Any) -> bool:
     return same(part, whole)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(value=CONTAINERS, share=st.floats(0, 1), ascii_only=st.booleans())
 def test_a_cut_end_leaves_a_beginning(value: Any, share: float, ascii_only: bool) -> None:
     """What is read of a cut answer is its beginning, never something else, and it is said."""

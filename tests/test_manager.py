@@ -550,6 +550,13 @@ class TestAsking:
             sent = server.requests[0].json()["response_format"]
         assert sent["type"] == "json_schema"
 
+    def test_a_format_of_plain_text_is_no_structure(self) -> None:
+        """The API's word for plain text is sent as it is, and nothing is read."""
+        with ScriptedServer(then=http_reply(body=chat_body("Four."))) as server:
+            answer = manage(server).get_model()("Score?", response_format={"type": "text"})
+            assert server.requests[0].json()["response_format"] == {"type": "text"}
+        assert (answer.text, answer.parsed) == ("Four.", None)
+
     def test_parsers_take_models_answers(self, server: ScriptedServer) -> None:
         """A parser reads a model's answer as it reads a response."""
         with ScriptedServer(then=http_reply(body=chat_body(self.SHAPE))) as scripted:

@@ -118,6 +118,10 @@ class NamedModel:
         }
 
 
+def _wants_structure(parameters: Mapping[str, Any]) -> bool:
+    return parameters.get("response_format") not in (None, {"type": "text"})
+
+
 class Model(NamedModel):
     """A chat model, or a balancer over several. Safe to use from many threads.
 
@@ -139,13 +143,13 @@ class Model(NamedModel):
         Raises:
             LLMError: There is no answer; the class says why.
         """
-        if parameters.get("response_format") is not None:
+        if _wants_structure(parameters):
             return self.ask(messages, attempts=1, **parameters)
         return self._wrap(self.client.send(self.make_call(messages, **parameters)))
 
     async def acall(self, messages: object = None, **parameters: Any) -> ModelResponse:
         """Does what calling the model does, without blocking the event loop."""
-        if parameters.get("response_format") is not None:
+        if _wants_structure(parameters):
             return await self.aask(messages, attempts=1, **parameters)
         return self._wrap(await self.async_client.send(self.make_call(messages, **parameters)))
 

@@ -13,6 +13,7 @@ from benchmarks.calls import measure_hits, measure_live, measure_many
 from benchmarks.doors import measure_doors
 from benchmarks.imports import measure_import
 from benchmarks.measure import Ratio
+from benchmarks.runs import measure_recording, measure_replay
 from benchmarks.stores import measure_growth
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -24,6 +25,8 @@ MEASUREMENTS = (
     measure_many,
     measure_doors,
     measure_growth,
+    measure_recording,
+    measure_replay,
 )
 
 

@@ -103,7 +103,7 @@ class Meter:
         seconds: float,
     ) -> None:
         """Adds one call. A sink that fails is logged and does not cost the answer."""
-        group = (call.options.lane, call.options.purpose, call.request.model)
+        group = (call.lane, call.options.purpose, call.request.model)
         with self._lock:
             tally = self._tallies.get(group)
             if tally is None:
@@ -211,7 +211,7 @@ def metered(handler: Handler, meter: Meter, runtime: Runtime) -> Handler:
 def name_caller(error: LLMError, call: Call) -> LLMError:
     """Lets an error tell what was asked, and by whom, where it does not say."""
     error.model = error.model or call.request.model
-    error.lane = error.lane or call.options.lane
+    error.lane = error.lane or call.lane
     return error
 
 
@@ -220,7 +220,7 @@ def _make_record(
 ) -> CallRecord:
     options = call.options
     return CallRecord(
-        lane=options.lane,
+        lane=call.lane,
         purpose=options.purpose,
         model=call.request.model,
         key=call.key if response else "",

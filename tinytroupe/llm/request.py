@@ -280,6 +280,11 @@ class Call:
     """Is handed the pieces of a streamed answer; None: the answer is wanted as a whole."""
 
     @property
+    def lane(self) -> str | None:
+        """Who is asking: as the run says where there is one, else as the caller said."""
+        return self.options.lane if self.position is None else self.position.lane
+
+    @property
     def key(self) -> str:
         """The name of the entry in the store: the digest, and what tells draws of it apart."""
         key = self.request.digest

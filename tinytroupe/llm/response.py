@@ -212,6 +212,18 @@ def parse_response(
     return _build(kind, content, _load(content), endpoint, "live", attempts, seconds, request_id)
 
 
+def restore_response(
+    kind: Kind, body: dict[str, Any], *, endpoint: str, seconds: float, request_id: str | None
+) -> Response:
+    """Makes a response again from its parsed answer, as a tape holds it.
+
+    Raises:
+        MalformedResponse: It has not the shape of an answer.
+    """
+    content = orjson.dumps(body)
+    return _build(kind, content, body, endpoint, "tape", 0, seconds, request_id)
+
+
 def _load(content: bytes) -> dict[str, Any]:
     try:
         body = orjson.loads(content)

@@ -17,8 +17,8 @@ import orjson
 from tinytroupe.llm import errors
 from tinytroupe.llm.errors import LLMError, ReplayMiss
 from tinytroupe.llm.layers.handler import Handler
-from tinytroupe.llm.request import Call, Position
-from tinytroupe.llm.response import Response, parse_response
+from tinytroupe.llm.request import Call, Emit, Position
+from tinytroupe.llm.response import Response, restore_response
 from tinytroupe.llm.rules.lanes import DETACHED, Branch, Mark, current_branch
 from tinytroupe.llm.runtime import Cancelled, Runtime
 from tinytroupe.llm.spawns.callers import claim, find_branch
@@ -96,8 +96,7 @@ class Session:
                 return call
             # A replay makes no live calls, so nothing can have been started by one.
             branch = self.foreign
-        options = call.options
-        name = options.lane or (self.resolver(call) if self.resolver else None)
+        name = call.options.lane or (self.resolver(call) if self.resolver else None)
         if name:
             branch = branch.enter(name)
         claim(branch)
@@ -106,16 +105,15 @@ class Session:
         if ambiguous:
             self.contested.add(branch.path)
         position = Position(branch.path, branch.lane, sample, order, ambiguous, self.hermetic)
-        if options.lane != branch.lane:
-            options = replace(options, lane=branch.lane)
-        return replace(call, options=options, position=position, draw=self._name_draw(position))
+        draw = self.draws if self.samples == "shared" else f"{self._name_draws(branch)}.{sample}"
+        return replace(call, position=position, draw=draw)
 
-    def _name_draw(self, position: Position) -> str:
-        if self.samples == "shared":
-            return self.draws
-        # A path may be long and hold anything; the key of an entry should not.
-        asker = f"{self.draws}{position.branch}".encode("utf-8", "surrogatepass")
-        return f"{hashlib.sha256(asker).hexdigest()[:12]}.{position.sample}"
+    def _name_draws(self, branch: Branch) -> str:
+        if branch.draws is None:
+            # A path may be long and hold anything; the key of an entry should not.
+            asker = f"{self.draws}{branch.path}".encode("utf-8", "surrogatepass")
+            branch.draws = hashlib.sha256(asker).hexdigest()[:12]
+        return branch.draws
 
     def _note_contest(self, branch: Branch, since: Mark) -> None:
         # Its calls from that mark on may be on the tape already, and a kill may come before
@@ -172,14 +170,15 @@ def recorded(handler: Handler, runtime: Runtime) -> Handler:
 async def _go_live(
     handler: Handler, call: Call, position: Position, sink: Sink | None, runtime: Runtime
 ) -> Response:
-    if sink is None:
-        return await _call_detached(handler, call)
     heard: list[str] = []
-    call = _listen(call, heard)
+    if call.emit is not None:
+        call = _listen(call, call.emit, heard)
     started = runtime.now()
     outcome: Outcome | None = None
+    # What is started below here happens only live; counted, it would shift what follows.
+    token = current_branch.set(DETACHED)
     try:
-        outcome = await _call_detached(handler, call)
+        outcome = await handler(call)
         return outcome
     except LLMError as error:
         outcome = error
@@ -188,24 +187,13 @@ async def _go_live(
         outcome = Interruption(isinstance(error, Cancelled), "".join(heard))
         raise
     finally:
-        if outcome is not None:
+        current_branch.reset(token)
+        if sink is not None and outcome is not None:
             sink.append(_write(position, call, outcome, runtime.now() - started))
 
 
-async def _call_detached(handler: Handler, call: Call) -> Response:
-    # What is started below here happens only live; counted, it would shift what follows.
-    token = current_branch.set(DETACHED)
-    try:
-        return await handler(call)
-    finally:
-        current_branch.reset(token)
-
-
-def _listen(call: Call, heard: list[str]) -> Call:
-    """Returns the call so that the pieces of a streamed answer are remembered."""
-    emit = call.emit
-    if emit is None:
-        return call
+def _listen(call: Call, emit: Emit, heard: list[str]) -> Call:
+    """Returns the call so that the pieces of its streamed answer are remembered."""
 
     async def emit_and_remember(piece: str) -> None:
         heard.append(piece)
@@ -259,15 +247,13 @@ def _play(event: dict[str, Any], call: Call) -> Response:
     failed = event.get("error")
     if failed is not None:
         raise _rebuild_error(failed)
-    response = parse_response(
+    return restore_response(
         call.request.kind,
-        orjson.dumps(event["response"]),
+        event["response"],
         endpoint=event["endpoint"],
-        attempts=0,
         seconds=event["seconds"],
         request_id=event["request_id"],
     )
-    return replace(response, origin="tape")
 
 
 async def _play_cancellation(event: dict[str, Any], call: Call, runtime: Runtime) -> None:

@@ -43,6 +43,7 @@ class Branch:
         "by_chance",
         "calls",
         "contested_since",
+        "draws",
         "fed_by",
         "fed_since",
         "index",
@@ -68,6 +69,8 @@ class Branch:
         """Its number among the parent's spawns; -1: it is a name, or the root."""
         self.owner: Hashable | None = None
         """The thread or task that is this branch; None: it has not begun."""
+        self.draws: str | None = None
+        """What tells its draws from others' in the store; None: not yet needed."""
         self.calls = 0
         self.spawns = 0
         self.unordered = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from tinytroupe.llm import canonical
 from tinytroupe.llm.canonical import JSON, FrozenDict, freeze_mapping
@@ -246,8 +246,7 @@ class CallOptions:
                 raise BadRequest(f"{name} is {value}; it must be more than 0")
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Which call of a run this is: the same in every run that does the same."""
 
     branch: str

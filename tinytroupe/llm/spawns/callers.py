@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from threading import get_ident
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -30,7 +30,7 @@ def settle(root: Branch) -> None:
     """Makes this thread, or task, the one that an active run begins in."""
     global _home
     task = _find_task()
-    _home = Home(root, threading.get_ident(), None if task is None else ref(task))
+    _home = Home(root, get_ident(), None if task is None else ref(task))
     root.owner = find_caller()
 
 
@@ -60,7 +60,7 @@ def find_branch() -> Branch | None:
             return DETACHED
         if home is not None and branch.root is home.root:
             return branch
-    if home is None or threading.get_ident() != home.thread:
+    if home is None or get_ident() != home.thread:
         return None
     # A notebook runs each cell in a task, some of them in a context of their own: what was set
     # in the cell that started the run is not seen in the next.
@@ -73,7 +73,7 @@ def find_caller() -> Hashable:
     """Returns what tells this task, or thread outside of tasks, from all others."""
     task = _find_task()
     if task is None:
-        return threading.get_ident()
+        return get_ident()
     return _stand_ins.get(task) or ref(task) if _stand_ins else ref(task)
 
 
@@ -86,7 +86,9 @@ def claim(branch: Branch) -> None:
     """Notes that the caller acts in a branch: with a second one its order is left to chance."""
     if branch.is_named:
         return
-    caller, owner = find_caller(), branch.owner
+    # Asked for every call: outside of event loops without another function.
+    caller: Hashable = get_ident() if asyncio._get_running_loop() is None else find_caller()
+    owner = branch.owner
     if caller == owner:
         return
     # Cells of a notebook follow one another; each is a task of its own.

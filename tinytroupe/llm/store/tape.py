@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from weakref import WeakMethod
 
 import orjson
 
@@ -39,7 +40,7 @@ def seal(event: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
     except TypeError:
         body = orjson.dumps(_clean(event))
     digest = _hash(body, previous)
-    return body[:-1] + _TAIL_START + digest.encode() + b'"}\n', digest
+    return b"".join((body[:-1], _TAIL_START, digest.encode(), b'"}\n')), digest
 
 
 def _clean(value: Any) -> Any:
@@ -184,8 +185,7 @@ class TapeWriter:
         """The facts of the run: of the one that began the tape, where it is resumed."""
         self._lock = Lock()
         self._open = True
-        self._process = os.getpid()
-        self._told = False
+        self._forked = False
         self._hash = ""
         self._size = 0
         try:
@@ -200,6 +200,7 @@ class TapeWriter:
         except BaseException:
             os.close(self._file)
             raise
+        _watch_forks(self)
 
     def _claim(self, resume: bool) -> None:
         if not self._lock_file():
@@ -256,7 +257,7 @@ class TapeWriter:
 
     def append(self, event: Mapping[str, Any]) -> bool:
         """Writes one event; returns whether it is on the tape. Blocks for one `write`."""
-        if os.getpid() != self._process:
+        if self._forked:
             # A forked child has a chain of hashes of its own; its lines would not fit.
             self._say_forked()
             return False
@@ -275,9 +276,13 @@ class TapeWriter:
             self._size += len(line)
             return True
 
+    def _leave_to_parent(self) -> None:
+        self._forked, self._lock = True, Lock()
+
     def _say_forked(self) -> None:
-        if not self._told:
-            self._told = True
+        with self._lock:
+            told, self.failed = self.failed, True
+        if not told:
             logger.warning(
                 "Process %d was forked from the one that records into the tape %s; its calls are "
                 "not on the tape",
@@ -303,3 +308,10 @@ class TapeWriter:
             if self._open:
                 self._open = False
                 os.close(self._file)
+
+
+def _watch_forks(writer: TapeWriter) -> None:
+    # Asking for the process's number at each event would cost a system call.
+    if hasattr(os, "register_at_fork"):
+        leave = WeakMethod(writer._leave_to_parent)
+        os.register_at_fork(after_in_child=lambda: (method := leave()) and method())

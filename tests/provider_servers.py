@@ -29,6 +29,13 @@ class Refusal(Exception):
         self.status, self.code, self.said = status, code, said
 
 
+class PatientServer(ThreadingHTTPServer):
+    """Takes many connections at once; where the library's five are waiting, others are reset."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+
 class ProviderServer:
     """Answers requests one after another on each connection, and remembers them."""
 
@@ -77,8 +84,7 @@ class ProviderServer:
             def log_message(self, *arguments: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = PatientServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), daemon=True

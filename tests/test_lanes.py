@@ -7,6 +7,7 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from simulations import (
 
 from tinytroupe.llm.client import AsyncClient, Client
 from tinytroupe.llm.errors import ConfigError
+from tinytroupe.llm.layers.replay import get_active
 from tinytroupe.llm.meter import Meter
 from tinytroupe.llm.request import Call, CallOptions, chat_request
 from tinytroupe.llm.rules.lanes import (
@@ -480,6 +482,23 @@ def test_calls_inside_a_live_call_are_not_the_simulation_s(tmp_path):
     with Run.replay(tape):
         assert Client(DeadTransport()).send(ask()).text == text
     assert DETACHED._named == {}
+
+
+def test_placing_a_call_keeps_all_of_it(tmp_path):
+    """A call that takes part in a run is, but for its place, the call that it was."""
+
+    async def emit(piece: str) -> None:
+        pass
+
+    call = replace(ask("Hello.", purpose="p", sample=2), expires_at=7.0, emit=emit)
+    plain = Call(call.request)
+    kept = [field.name for field in fields(Call) if field.name not in ("position", "draw")]
+    assert all(getattr(call, name) != getattr(plain, name) for name in kept if name != "request")
+    with Run.record(tmp_path / "run.tape"):
+        placed = get_active().place(call)
+    assert {name: getattr(placed, name) for name in kept} == {
+        name: getattr(call, name) for name in kept
+    }
 
 
 def test_threads_take_their_names_along(tmp_path):

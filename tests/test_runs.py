@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -143,6 +144,40 @@ class TestSamples:
             assert simulate(Client(DeadTransport())) == first
         assert run.find_unplayed() == []
         store.close()
+
+    def test_workers_without_names_buy_nothing_again(self, tmp_path):
+        """Which worker takes the work may change; what is in the store is found all the same."""
+        store = MemoryStore()
+
+        def simulate(client: Client) -> list[str]:
+            source: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            heard = []
+
+            def work() -> None:
+                barrier.wait()
+                while source.get() is not None:
+                    heard.append(client.send(ask()).text)
+                    simulations.pause()
+
+            barrier = threading.Barrier(3)
+            for item in [*[1] * 9, *[None] * 3]:
+                source.put(item)
+            threads = [threading.Thread(target=work) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return sorted(heard)
+
+        with Run.record(tmp_path / "one.tape"):
+            first = simulate(Client(DrawingTransport(), store))
+        transport = DrawingTransport()
+        with Run.record(tmp_path / "two.tape"):
+            second = simulate(Client(transport, store))
+        assert len(set(first)) == 9
+        # Until the second worker came, the first one was no worker of several.
+        assert len(transport.attempts) <= 3
+        assert len(set(first) & set(second)) >= 6
 
     def test_draws_of_a_run_are_not_those_without_one(self):
         """Outside of runs identical requests have one answer, which no run's lane takes."""
@@ -685,6 +720,35 @@ class TestFork:
         with Run.record(fork, resume=True):
             assert simulations.talk(Client(transport, store), 4) == first
         assert transport.attempts == []
+
+    @pytest.mark.parametrize("kept", [1, 3, 5, 9])
+    def test_a_fork_that_was_killed_before_its_point_goes_on(self, kept, tmp_path, recorded):
+        """What the recorded run had answered and the fork had not yet taken over is not bought."""
+        options = {"at": "lisa:2", "replace": {"oscar:0": "No."}}
+        result, bought = self.fork(tmp_path, **options)
+        fork = tmp_path / "fork.tape"
+        lines = fork.read_bytes().splitlines(keepends=True)
+        fork.write_bytes(b"".join(lines[:kept]))
+        transport = DrawingTransport()
+        with Run.record(fork, resume=True):
+            resumed = hold_named(Clients(transport))
+        assert len(transport.attempts) <= bought
+        assert resumed["lisa"][:2] == recorded["lisa"][:2]
+        assert resumed["oscar"][0] == "No."
+        assert replay(fork, hold_named) == resumed
+        assert result["lisa"][:2] == resumed["lisa"][:2]
+
+    def test_a_fork_at_a_function_goes_on_without_its_origin(self, tmp_path, recorded, caplog):
+        """What a function said cannot be said again; that is told, and the rest is asked live."""
+        fork = tmp_path / "fork.tape"
+        with Run.fork(tmp_path / "run.tape", fork, at=lambda take: take.order > 1):
+            hold_named(Clients(DrawingTransport()))
+        assert "lambda" in read_lines(fork)[0]["forked_from"]["at"]["function"]
+        fork.write_bytes(fork.read_bytes().splitlines(keepends=True)[0])
+        with Run.record(fork, resume=True):
+            resumed = hold_named(Clients(DrawingTransport()))
+        assert "a function said" in caplog.text
+        assert replay(fork, hold_named) == resumed
 
     def test_the_fork_says_what_it_came_from(self, tmp_path, recorded):
         """The header of a fork's tape names the tape, the point and what was replaced."""

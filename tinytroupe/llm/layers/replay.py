@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from threading import Lock
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
@@ -44,11 +45,19 @@ Resolver: TypeAlias = Callable[[Call], "str | None"]
 """Names the agent that makes a call, or returns None."""
 
 
+class Recorded(NamedTuple):
+    """What was recorded of a call."""
+
+    event: dict[str, Any]
+    own: bool = False
+    """Whether the tape that the run writes to holds it already."""
+
+
 class Source(Protocol):
     """Recorded answers."""
 
-    def find(self, call: Call) -> dict[str, Any] | None:
-        """Returns the event that answers this call, once; None where it must go live.
+    def find(self, call: Call) -> Recorded | None:
+        """Returns what answers this call, once; None where it must go live.
 
         Raises:
             ReplayMiss: There is none, or more than one in doubt, and it may not go live.
@@ -75,14 +84,14 @@ class Session:
     """Whether a replayed answer takes as long as the recorded one took."""
     hermetic: bool = False
     """Whether no call may go live."""
-    copies: bool = True
-    """Whether what is answered from the source is written, too; not where both are one tape."""
     draws: str = ""
     """Keeps the draws of this run apart from those of all others; empty where they are shared."""
     foreign: Branch = field(init=False)
     """Where callers stand whose thread or task was started before the run."""
     contested: set[str] = field(default_factory=set)
     """Paths of branches with calls that cannot be told apart."""
+    _lock: Lock = field(default_factory=Lock)
+    _ambiguous: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.foreign = Branch.foreign(self.root)
@@ -107,7 +116,7 @@ class Session:
         if ambiguous:
             self.contested.add(branch.path)
         position = Position(branch.path, branch.lane, sample, order, ambiguous, self.hermetic)
-        draw = self.draws if self.samples == "shared" else f"{self._name_draws(branch)}.{sample}"
+        draw = self._draw(call, branch, sample, ambiguous)
         # Not by `dataclasses.replace`, which would take half the time of all this.
         return Call(
             request=call.request,
@@ -117,6 +126,17 @@ class Session:
             draw=draw,
             emit=call.emit,
         )
+
+    def _draw(self, call: Call, branch: Branch, sample: int, ambiguous: bool) -> str:
+        if self.samples == "shared":
+            return self.draws
+        if ambiguous:
+            # Which worker it is may be another one next time; the n-th of all is found again.
+            branch = self.foreign
+            with self._lock:
+                sample = self._ambiguous.get(call.request.digest, 0)
+                self._ambiguous[call.request.digest] = sample + 1
+        return f"{self._name_draws(branch)}.{sample}"
 
     def _name_draws(self, branch: Branch) -> str:
         if branch.draws is None:
@@ -163,11 +183,12 @@ def recorded(handler: Handler, runtime: Runtime) -> Handler:
             raise ReplayMiss("the replay that this call is part of has ended, so it has no answer")
         if session is None or position is None:
             return await handler(call)
-        event = session.source.find(call) if session.source else None
-        if event is not None:
+        found = session.source.find(call) if session.source else None
+        if found is not None:
+            event = found.event
             if session.latency:
                 await runtime.sleep(event["seconds"])
-            if session.sink is not None and session.copies:
+            if session.sink is not None and not found.own:
                 session.sink.append({**event, **_describe(position, call)})
             if "error" in event:
                 await _play_cancellation(event, call, runtime)

@@ -22,7 +22,7 @@ from tinytroupe.llm.config.load import load_settings
 from tinytroupe.llm.config.settings import Settings
 from tinytroupe.llm.config.table import SETTINGS
 from tinytroupe.llm.errors import ConfigError, LLMError, ReplayMiss
-from tinytroupe.llm.layers.replay import Resolver, Session, activate, get_active
+from tinytroupe.llm.layers.replay import Recorded, Resolver, Session, activate, get_active
 from tinytroupe.llm.request import Call
 from tinytroupe.llm.rules.lanes import Branch
 from tinytroupe.llm.runs.divergence import Divergence
@@ -260,7 +260,7 @@ class _Apart:
         self._owner = owner
         self._warned = False
 
-    def find(self, call: Call) -> dict[str, Any] | None:
+    def find(self, call: Call) -> Recorded | None:
         said = (
             f"this process ({os.getpid()}) was started by process {self._owner}, which has the run "
             f"of the tape {self._plan.tape}; calls of this process are not part of that run"

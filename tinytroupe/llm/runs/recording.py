@@ -11,6 +11,7 @@ from typing import Any
 
 from tinytroupe.llm.canonical import KEY_SCHEMA
 from tinytroupe.llm.errors import ReplayMiss, StoreError
+from tinytroupe.llm.layers.replay import Recorded
 from tinytroupe.llm.request import Call, Position
 from tinytroupe.llm.rules.lanes import BEGINNING, FOREIGN_PATH, Mark, is_contested
 from tinytroupe.llm.store.tape import Line, TapeReader
@@ -231,8 +232,8 @@ class Player:
                 self._exact[_name_exactly(take)] = index
             self._alike.setdefault(take.digest, []).append(index)
 
-    def find(self, call: Call) -> dict[str, Any] | None:
-        """Returns the event that answers this call. See `Source`.
+    def find(self, call: Call) -> Recorded | None:
+        """Returns what answers this call. See `Source`.
 
         Raises:
             ReplayMiss: There is none, and the call may not go live.
@@ -250,10 +251,10 @@ class Player:
             if self._on_move is not None and take.branch != position.branch:
                 self._on_move(call, take)
             if take.number in self._replaced:
-                return self._replaced[take.number]
+                return Recorded(self._replaced[take.number])
             if self._goes_live is not None and self._goes_live(take):
                 return None
-            return self.recording.read(take)
+            return Recorded(self.recording.read(take))
         if self._may_go_live:
             return None
         if self._on_miss is None:
@@ -262,7 +263,7 @@ class Player:
         event = self._take_counterpart(call, position) if self._substitute else None
         if event is None:
             raise error
-        return event
+        return Recorded(event)
 
     def _choose(self, position: Position, digest: str) -> tuple[int | None, str]:
         recording = self.recording

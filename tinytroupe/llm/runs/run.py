@@ -26,6 +26,7 @@ from tinytroupe.llm.runs.points import Point, find_point, replace_answers
 from tinytroupe.llm.runs.provenance import describe_run
 from tinytroupe.llm.runs.recording import Player, Recording, Take
 from tinytroupe.llm.runs.report import ReplayReport, describe_replay, publish_report
+from tinytroupe.llm.runs.resuming import read_player
 from tinytroupe.llm.spawns.callers import find_branch, find_caller
 from tinytroupe.llm.spawns.installed import install, remove
 from tinytroupe.llm.store.tape import TapeWriter
@@ -105,17 +106,10 @@ class Run:
         """
         tape = Path(path)
 
-        def open_player(run: Run) -> Player | None:
-            if not (resume and tape.exists() and tape.stat().st_size):
-                return None
-            recording = Recording(tape)
-            # What failed last in its branch may be what ended the run; it is tried again.
-            return Player(recording, may_go_live=True, goes_live=recording.is_last_failure)
-
         return cls(
             "record",
             tape,
-            open_player=open_player,
+            open_player=lambda run: read_player(tape) if resume else None,
             open_writer=lambda: TapeWriter(tape, describe_run("record", settings), resume=resume),
             samples=samples,
             resolver=resolver,
@@ -210,7 +204,7 @@ class Run:
         def open_writer() -> TapeWriter:
             origin = {
                 "path": str(source),
-                "at": at if isinstance(at, (str, int)) else None,
+                "at": {"function": _name_function(at)} if callable(at) else at,
                 "replaced": dict(replace or {}),
             }
             return TapeWriter(target, {**describe_run("fork", settings), "forked_from": origin})
@@ -246,7 +240,6 @@ class Run:
             resolver=self._resolver,
             latency=self._latency,
             hermetic=self.mode == "replay",
-            copies=self.mode == "fork",
             draws=self._writer.draws if self._writer is not None else "",
         )
         current_branch.set(root.enter(self._outer.name) if self._outer is not None else root)
@@ -360,6 +353,10 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._finish(error)
+
+
+def _name_function(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", function))
 
 
 @contextmanager

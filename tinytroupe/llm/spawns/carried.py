@@ -157,9 +157,11 @@ def carry_into_loop(call_soon: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_of_the_loop(callback: Callable[..., Any]) -> bool:
+    """Tells whether a callback only wakes somebody up."""
     if getattr(callback, "__code__", None) in _BRINGS_A_COROUTINE:
         return False
-    return (getattr(callback, "__module__", None) or "").startswith("asyncio.")
+    module = getattr(callback, "__module__", None) or ""
+    return module.partition(".")[0] in ("anyio", "asyncio", "janus")
 
 
 _BRINGS_A_COROUTINE = asyncio.run_coroutine_threadsafe.__code__.co_consts
@@ -236,17 +238,21 @@ _WAITS_FOR: CodeType | None = asyncio.wait_for.__code__ if sys.version_info < (3
 """Until Python 3.11 this makes a task for what it waits for; the numbers of the others must be
 the same in all versions."""
 
-_TAKES_A_SET: CodeType = (
-    asyncio.as_completed.__code__
-    if sys.version_info < (3, 13)
-    else asyncio.tasks._AsCompletedIterator.__init__.__code__  # type: ignore[attr-defined,unused-ignore]
-)
+
+def _find_set_maker() -> CodeType | None:
+    if sys.version_info < (3, 13):
+        return asyncio.as_completed.__code__
+    maker = getattr(asyncio.tasks, "_AsCompletedIterator", None)
+    return getattr(getattr(maker, "__init__", None), "__code__", None)
+
+
+_TAKES_A_SET = _find_set_maker()
 """This makes tasks in the order of a set, which chance decides."""
 
 _ON_THE_WAY = ("asyncio.tasks", "tinytroupe.llm.spawns.installed")
 
 
-def _is_asked_by(code: CodeType) -> bool:
+def _is_asked_by(code: CodeType | None) -> bool:
     """Tells whether a function of asyncio is making this task, by itself."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_globals.get("__name__") in _ON_THE_WAY:

@@ -141,14 +141,18 @@ def _refuse_code(value: object) -> object:
     return value
 
 
+_MARK = "__jinja_exception__"
+"""Jinja2 puts this into the globals of the frames that it makes for templates."""
+
+
 def _find_place(traceback: TracebackType | None) -> str | None:
     """Returns the innermost template and line. Jinja2 puts a frame for each template
-    into the traceback, with the template's path as its file name."""
+    into the traceback, with what errors call the template as its file name."""
     place = None
     while traceback is not None:
-        path = traceback.tb_frame.f_code.co_filename
-        if path.endswith(SUFFIXES):
-            place = f"{path}, line {traceback.tb_lineno}"
+        frame = traceback.tb_frame
+        if _MARK in frame.f_globals:
+            place = f"{frame.f_code.co_filename}, line {traceback.tb_lineno}"
         traceback = traceback.tb_next
     return place
 

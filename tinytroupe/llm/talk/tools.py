@@ -15,7 +15,7 @@ from tinytroupe.llm.client import AsyncClient, Client
 from tinytroupe.llm.errors import BadRequest, ToolRoundsExceeded
 from tinytroupe.llm.messages import Message, to_message
 from tinytroupe.llm.request import Call, Request
-from tinytroupe.llm.response import Response, ToolCall, Usage
+from tinytroupe.llm.response import Response, Usage
 from tinytroupe.llm.runtime import AsyncioRuntime
 from tinytroupe.llm.talk.call import read_message
 from tinytroupe.llm.talk.tool_runs import Job, ToolRun, finish_job, prepare_job, refuse_job
@@ -26,6 +26,7 @@ __all__ = [
     "ToolResponse",
     "ToolRun",
     "arun_tools",
+    "echo_message",
     "make_tool",
     "read_function",
     "run_tools",
@@ -151,7 +152,7 @@ class _Talk:
         """
         calls = response.tool_calls
         self._responses.append(response)
-        self._messages.append(_echo(read_message(response), calls))
+        self._messages.append(echo_message(response))
         if not calls:
             return []
         if self._rounds == self._max_rounds:
@@ -205,11 +206,16 @@ _NOT_SENT_BACK = ("annotations", "audio", "function_call")
 """What endpoints put into an answer and do not take in a question."""
 
 
-def _echo(message: Mapping[str, Any], calls: Sequence[ToolCall]) -> Message:
+def echo_message(response: Response) -> Message:
     """Returns a model's message as it is sent back: with all it may need to go on.
 
     DeepSeek wants its `reasoning_content` back, Gemini the signature in each tool call.
+
+    Raises:
+        ContentFiltered: The provider's content filter withheld it.
+        MalformedResponse: What it has for a tool call is not one.
     """
+    message, calls = read_message(response), response.tool_calls
     kept = {
         name: value
         for name, value in message.items()

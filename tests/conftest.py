@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,14 @@ import pytest
 from tinytroupe.llm.client import AsyncClient, Client, Outcome
 from tinytroupe.llm.request import Call, Request
 from tinytroupe.llm.response import Response
+
+
+def pytest_collect_file(file_path: Path) -> None:
+    """Sets Django up before the tests of its app are imported, whose models need it."""
+    if file_path.name.startswith("test_django_"):
+        import django_site
+
+        django_site.set_up()
 
 
 class Colour:

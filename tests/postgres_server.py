@@ -148,7 +148,7 @@ class PostgresServer:
 
 
 def _find_user() -> int | None:
-    """Returns who runs the server: PostgreSQL refuses to be run by root. None: who runs the tests."""
+    """Returns who runs the server, which root may not; None: the one who runs the tests."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

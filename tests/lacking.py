@@ -9,7 +9,7 @@ import pytest
 
 
 def skip_unless_ci(sentence: str) -> NoReturn:
-    """Skips the test; with CI=true in the environment it fails, for nothing may be lacking there."""
+    """Skips the test; with CI=true in the environment it fails: nothing may be lacking there."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(sentence)
     pytest.skip(sentence)

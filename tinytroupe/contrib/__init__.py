@@ -1,0 +1,1 @@
+"""Apps for other frameworks; nothing else in the package knows them."""

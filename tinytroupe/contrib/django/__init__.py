@@ -1,0 +1,1 @@
+"""A Django app: prompt templates, tools and chats in the database."""

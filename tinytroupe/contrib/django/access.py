@@ -1,0 +1,163 @@
+"""How a chat reaches its model, its database and its tools: blocking, or beside an event loop.
+
+The turns of a chat are written once, as coroutines over this. Driven by hand over the blocking
+access they never suspend, but for the pieces of a streamed answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from asgiref.sync import sync_to_async
+
+from tinytroupe.contrib.django.locks import Lock
+from tinytroupe.contrib.django.tools import Toolbox
+from tinytroupe.llm.chain import Emission
+from tinytroupe.llm.request import Call
+from tinytroupe.llm.response import Response, ToolCall
+from tinytroupe.llm.runtime import AsyncioRuntime
+from tinytroupe.llm.talk.ask import aask, ask
+from tinytroupe.llm.talk.formats import read_format
+from tinytroupe.llm.talk.models import Model
+from tinytroupe.llm.talk.parsing import ParsedResponse, Parser
+from tinytroupe.llm.talk.tool_runs import ToolRun
+
+T = TypeVar("T")
+Emit: TypeAlias = Callable[[str], Awaitable[None]]
+
+
+class Access(Protocol):
+    """What the turns of a chat need."""
+
+    async def ask(self, model: Model, call: Call, response_format: object) -> ParsedResponse:
+        """Returns an answer, or the tools that the model wants called.
+
+        Raises:
+            LLMError: There is no answer, or none that has the format.
+        """
+        ...
+
+    async def query(self, work: Callable[[], T]) -> T:
+        """Does work with the database."""
+        ...
+
+    async def run_tool(self, toolbox: Toolbox, call: ToolCall) -> ToolRun:
+        """Runs a tool."""
+        ...
+
+    async def acquire(self, lock: Lock) -> None:
+        """Takes a lock.
+
+        Raises:
+            ChatConflict: Somebody else has it.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Gives back the lock that was taken, if any."""
+        ...
+
+
+class BlockingAccess:
+    """For threads. See `Access`."""
+
+    def __init__(self) -> None:
+        self._lock: Lock | None = None
+
+    async def ask(self, model: Model, call: Call, response_format: object) -> ParsedResponse:
+        if response_format is None:
+            return _read_text(model.client.send(call))
+        parser = _CallsOrAnswer(response_format)
+        return ask(model.client, call, parser, response_format=response_format)
+
+    async def query(self, work: Callable[[], T]) -> T:
+        return work()
+
+    async def run_tool(self, toolbox: Toolbox, call: ToolCall) -> ToolRun:
+        return toolbox.run(call)
+
+    async def acquire(self, lock: Lock) -> None:
+        lock.acquire()
+        self._lock = lock
+
+    async def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+class StreamingAccess(BlockingAccess):
+    """For threads; suspends with each piece of an answer. See `Access`."""
+
+    async def ask(self, model: Model, call: Call, response_format: object) -> ParsedResponse:
+        for piece in model.client.stream(call):
+            if isinstance(piece, Response):
+                return _read_text(piece)
+            await Emission(piece)
+        raise AssertionError("a stream ends with a response or an error")
+
+
+class AsyncAccess:
+    """For event loops, which nothing here blocks. See `Access`.
+
+    Args:
+        emit: Is handed the pieces of answers; None: they are wanted as a whole.
+    """
+
+    def __init__(self, emit: Emit | None = None) -> None:
+        self._emit = emit
+        self._lock: Lock | None = None
+        self._taking: Future[None] | None = None
+        # Of its own: in a pool, those who wait could keep out the one that they wait for.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="chat-lock")
+
+    async def ask(self, model: Model, call: Call, response_format: object) -> ParsedResponse:
+        if response_format is not None:
+            parser = _CallsOrAnswer(response_format)
+            return await aask(model.async_client, call, parser, response_format=response_format)
+        if self._emit is None:
+            return _read_text(await model.async_client.send(call))
+        async for piece in model.async_client.stream(call):
+            if isinstance(piece, Response):
+                return _read_text(piece)
+            await self._emit(piece)
+        raise AssertionError("a stream ends with a response or an error")
+
+    async def query(self, work: Callable[[], T]) -> T:
+        return await sync_to_async(work, thread_sensitive=True)()
+
+    async def run_tool(self, toolbox: Toolbox, call: ToolCall) -> ToolRun:
+        return await toolbox.arun(call)
+
+    async def acquire(self, lock: Lock) -> None:
+        self._lock, self._taking = lock, self._keeper.submit(lock.acquire)
+        await AsyncioRuntime().wait(self._taking)
+
+    async def release(self) -> None:
+        if self._lock is not None and self._taking is not None:
+            # Behind `acquire`, which may still wait where nobody waits for it any more.
+            given_back = self._keeper.submit(self._lock.release)
+            if self._taking.done():
+                await AsyncioRuntime().wait(given_back)
+        self._keeper.shutdown(wait=False)
+
+
+def _read_text(response: Response) -> ParsedResponse:
+    return ParsedResponse(response, response.text, response.text)
+
+
+class _CallsOrAnswer:
+    """Reads an answer in its format; one that calls tools is no answer yet."""
+
+    def __init__(self, response_format: Any) -> None:
+        form = read_format(response_format)
+        assert form is not None
+        self._parser: Parser = form.parser
+
+    @property
+    def format_instruction(self) -> str:
+        return self._parser.format_instruction
+
+    def parse(self, response: Response) -> ParsedResponse:
+        return _read_text(response) if response.tool_calls else self._parser.parse(response)

@@ -1,0 +1,346 @@
+"""Chats in the database: read, begun, gone on with, and never left broken.
+
+Every change is one statement that takes effect only if nobody else changed the chat meanwhile;
+else it is made again on what is there now. So nothing that anybody wrote is lost, on any database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import router, transaction
+from django.utils import timezone
+
+from tinytroupe.contrib.django.errors import ChatConflict, InvalidHistory, UnknownChat
+from tinytroupe.contrib.django.history import (
+    ANSWERED,
+    FAILED,
+    PENDING,
+    StoredMessage,
+    check_history,
+    find_open_turn,
+    is_unstorable,
+    list_for_model,
+    make_message,
+    split_turns,
+)
+from tinytroupe.contrib.django.models import ChatHistory, ChatLock
+from tinytroupe.contrib.django.prompts import Prompt
+from tinytroupe.llm.errors import BadRequest, ConfigError
+
+Edit: TypeAlias = Callable[[ChatHistory], None]
+
+MOST_TRIES = 100
+"""More changes by others between reading and writing are taken for a fault."""
+
+
+class ChatHistoryRepository:
+    """A chat in the database. Safe to use from many threads.
+
+    Args:
+        chat_history_id: Which chat; None: a new one, with no message in it.
+
+    Raises:
+        UnknownChat: There is no such chat.
+    """
+
+    def __init__(self, chat_history_id: int | None = None) -> None:
+        self.alias: str = router.db_for_write(ChatHistory)
+        if chat_history_id is None:
+            with transaction.atomic(using=self.alias):
+                self.chat_history_obj = ChatHistory.objects.using(self.alias).create()
+                ChatLock.objects.using(self.alias).create(chat=self.chat_history_obj)
+        else:
+            self.chat_history_obj = self._read(chat_history_id)
+
+    @property
+    def id(self) -> int:
+        """The chat's id."""
+        return self.chat_history_obj.pk
+
+    @property
+    def messages(self) -> list[StoredMessage]:
+        """The messages as they were when the chat was last read; see `history`."""
+        messages: list[StoredMessage] = self.chat_history_obj.chat_history
+        return messages
+
+    def is_chat_history_empty(self) -> bool:
+        """Tells whether there is no message yet."""
+        return not self.messages
+
+    def get_msg_list_for_llm(self) -> list[dict[str, Any]]:
+        """Returns the conversation as a model is sent it, without turns that have no answer."""
+        return list_for_model(self.messages, "")
+
+    def get_user_message_count(self) -> int:
+        """Returns how many messages the user wrote."""
+        return sum(m["role"] == "user" and not m.get("initial") for m in self.messages)
+
+    def refresh(self) -> ChatHistory:
+        """Reads the chat again and returns its row.
+
+        Raises:
+            UnknownChat: It is not there any more.
+        """
+        self.chat_history_obj = self._read(self.id)
+        return self.chat_history_obj
+
+    def add_msgs_to_chat_history(self, messages: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Adds messages at the end, such as a greeting, and returns their ids.
+
+        Args:
+            messages: Each with `role` and `content`; id and time are given to them.
+
+        Raises:
+            InvalidHistory: With them it would be no conversation; nothing is added.
+            UnknownChat: The chat is not there any more.
+            ConfigError: It cannot be committed here, because a transaction is open.
+        """
+        made = [make_message(**{"role": "", "content": "", **message}) for message in messages]
+        self.edit(lambda chat: chat.chat_history.extend(made))
+        return [message["id"] for message in made]
+
+    def begin(self, prompt: Prompt, values: Mapping[str, Any]) -> None:
+        """Adds variables, and the opening messages where there is no message yet.
+
+        Raises:
+            MissingVariables: The opening needs variables that are not given.
+            TemplateError: A template cannot be rendered.
+            BadRequest: A variable has no JSON form.
+            InvalidHistory: The messages are not a conversation.
+            UnknownChat: The chat is not there any more.
+            ConfigError: It cannot be committed here, because a transaction is open.
+        """
+        variables = to_plain(values)
+        if not variables and self.messages:
+            check_history(self.messages)
+            return
+
+        def edit(chat: ChatHistory) -> None:
+            chat.current_context_variables.update(variables)
+            if not chat.chat_history:
+                chat.chat_history = prompt.make_opening(chat.current_context_variables)
+
+        self.edit(edit)
+
+    def begin_turn(self, prompt: Prompt, message: str, values: Mapping[str, Any]) -> StoredTurn:
+        """Stores a message of the user, or takes up the last one if it was not answered.
+
+        To be called while the chat's lock is held: a message that is still pending then was left
+        by somebody who is gone.
+
+        Raises:
+            MissingVariables: The template requires variables that are not given.
+            TemplateError: A template cannot be rendered.
+            BadRequest: The message or a variable cannot be stored.
+            InvalidHistory: The messages are not a conversation.
+            UnknownChat: The chat is not there any more.
+            ConfigError: It cannot be committed here, because a transaction is open.
+        """
+        _check_message(message)
+        given = to_plain(values)
+        begun: list[StoredMessage] = []
+
+        def edit(chat: ChatHistory) -> None:
+            known = chat.current_context_variables
+            known.update(given)
+            wrapped = prompt.wrap(message, known)
+            _set_system(chat, prompt)
+            said = _find_again(chat, message)
+            said["status"] = PENDING
+            said.pop("error", None)
+            said.pop("prompt", None)
+            if wrapped != message:
+                said["prompt"] = wrapped
+            # The same one as before: its answers may have been bought already.
+            if said.get("config") not in prompt.configs:
+                said["config"] = prompt.configs[0]
+            logged = prompt.template.logged_context_vars
+            said["context_vars"] = {name: known[name] for name in logged if name in known}
+            begun[:] = [said]
+
+        self.edit(edit)
+        return StoredTurn(
+            self, begun[0]["id"], dict(self.chat_history_obj.current_context_variables)
+        )
+
+    def edit(self, edit: Edit) -> None:
+        """Changes the chat and commits it. Does so anew where others changed it meanwhile.
+
+        Raises:
+            InvalidHistory: The messages are not a conversation, before or after.
+            ChatConflict: Others changed it again and again.
+            UnknownChat: It is not there any more.
+            ConfigError: It cannot be committed here, because a transaction is open.
+        """
+        for _ in range(MOST_TRIES):
+            chat = self._read(self.id)
+            check_history(chat.chat_history)
+            edit(chat)
+            check_history(chat.chat_history)
+            if self._write(chat):
+                self.chat_history_obj = chat
+                return
+        raise ChatConflict(f"chat {self.id} is changed all the time by others; try again later")
+
+    def _read(self, chat_id: int) -> ChatHistory:
+        try:
+            return ChatHistory.objects.using(self.alias).get(pk=chat_id)
+        except (ChatHistory.DoesNotExist, ValueError, TypeError, OverflowError) as error:
+            raise UnknownChat(f"there is no chat {chat_id!r}") from error
+
+    def _write(self, chat: ChatHistory) -> bool:
+        seen, chat.updated_at = chat.updated_at, timezone.now()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(transaction.atomic(using=self.alias, durable=True))
+            except RuntimeError as error:
+                raise ConfigError(
+                    "a chat is stored before and after each call, so it cannot be used inside a "
+                    "transaction; with ATOMIC_REQUESTS, put @transaction.non_atomic_requests on "
+                    "the view"
+                ) from error
+            rows = ChatHistory.objects.using(self.alias).filter(pk=chat.pk, updated_at=seen)
+            return bool(
+                rows.update(
+                    chat_history=chat.chat_history,
+                    current_context_variables=chat.current_context_variables,
+                    updated_at=chat.updated_at,
+                )
+            )
+
+
+@dataclass(slots=True)
+class StoredTurn:
+    """A message of the user and what follows it, in the database. See `turns.Turn`."""
+
+    repository: ChatHistoryRepository
+    id: str
+    variables: dict[str, Any] = field(default_factory=dict)
+    """Those of the chat."""
+
+    @property
+    def messages(self) -> list[StoredMessage]:
+        """The whole chat."""
+        return self.repository.messages
+
+    @property
+    def config(self) -> str:
+        """Who is asked."""
+        return str(_find_turn(self.messages, self.id)[0]["config"])
+
+    def move(self, config: str) -> None:
+        """Says that another one is asked."""
+        self._change(config=config)
+
+    def add_round(self, messages: list[StoredMessage]) -> None:
+        """Adds tool calls and all their results."""
+        self.repository.edit(partial(self._insert, messages))
+
+    def answer(self, message: StoredMessage) -> None:
+        """Adds the answer."""
+
+        def edit(chat: ChatHistory) -> None:
+            self._insert([message], chat)
+            _find_turn(chat.chat_history, self.id)[0]["status"] = ANSWERED
+
+        self.repository.edit(edit)
+
+    def fail(self, error: str) -> None:
+        """Says that there is no answer, and why; one that is there stays."""
+        if _find_turn(self.messages, self.id)[0].get("status") == PENDING:
+            self._change(status=FAILED, error=error)
+
+    def _change(self, **facts: str) -> None:
+        self.repository.edit(lambda chat: _find_turn(chat.chat_history, self.id)[0].update(facts))
+
+    def _insert(self, messages: list[StoredMessage], chat: ChatHistory) -> None:
+        # Others may have added messages behind, which are not of this turn.
+        last = _find_turn(chat.chat_history, self.id)[-1]
+        place = chat.chat_history.index(last) + 1
+        chat.chat_history[place:place] = messages
+
+
+def _find_turn(messages: list[StoredMessage], turn_id: str) -> list[StoredMessage]:
+    for turn in split_turns(messages):
+        if turn[0]["id"] == turn_id:
+            return turn
+    raise InvalidHistory(
+        f"message {turn_id} (user) is not there any more; somebody removed it while it was being "
+        "answered",
+        message_id=turn_id,
+    )
+
+
+def _find_again(chat: ChatHistory, message: str) -> StoredMessage:
+    """Returns the last message of the user if it says this and has no answer, else a new one."""
+    opened = find_open_turn(chat.chat_history)
+    if opened is not None and opened["content"] == message:
+        return opened
+    said = make_message("user", message)
+    chat.chat_history.append(said)
+    return said
+
+
+def _set_system(chat: ChatHistory, prompt: Prompt) -> None:
+    """Puts the system message of now in place of the one before; a new chat gets its opening."""
+    values, messages = chat.current_context_variables, chat.chat_history
+    if not messages:
+        chat.chat_history = prompt.make_opening(values)
+        return
+    system = prompt.render_system(values)
+    if system is None:
+        return
+    if messages[0]["role"] == "system":
+        messages[0]["content"] = system
+    else:
+        messages.insert(0, make_message("system", system, initial=True))
+
+
+def _check_message(message: object) -> None:
+    if not isinstance(message, str) or not message.strip():
+        raise BadRequest(f"a message must be a text that is not empty, not {message!r}"[:200])
+    place = next((place for place, letter in enumerate(message) if is_unstorable(letter)), None)
+    if place is not None:
+        raise BadRequest(
+            f"character {place} of the message, {message[place]!r}, cannot be stored by every "
+            "database"
+        )
+
+
+def to_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables as JSON holds them: dates, decimals and UUIDs become texts.
+
+    Raises:
+        BadRequest: A variable has no JSON form; the message names it.
+    """
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise BadRequest(f"the name of a variable is a text, not {name!r}")
+        try:
+            written = json.dumps(value, cls=DjangoJSONEncoder, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadRequest(f"the variable {name!r} cannot be stored: {error}") from error
+        if any(mark in written for mark in ("\\u0000", "\\ud8", "\\ud9", "\\uda", "\\udb")):
+            _check_letters(name, json.loads(written))
+        plain[name] = json.loads(written)
+    return plain
+
+
+def _check_letters(name: str, value: Any) -> None:
+    if isinstance(value, str) and any(map(is_unstorable, value)):
+        raise BadRequest(f"the variable {name!r} holds a character that cannot be stored")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_letters(name, key)
+            _check_letters(name, item)
+    if isinstance(value, list):
+        for item in value:
+            _check_letters(name, item)

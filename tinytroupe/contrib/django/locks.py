@@ -1,0 +1,179 @@
+"""One request at a time in a chat, over all processes.
+
+Where the database locks rows, a request waits for those before it. The lock is held on a
+connection of its own: what happens is committed meanwhile on the ordinary one, and a process that
+dies loses its connection and with it the lock. Other databases (SQLite) lie on this machine; there
+a locked file tells, and who comes second is refused at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import os
+import tempfile
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from django.core.files import locks
+from django.db import OperationalError, connections
+from django.db.utils import load_backend
+
+from tinytroupe.contrib.django.errors import ChatConflict
+from tinytroupe.contrib.django.models import ChatLock
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+_LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL, "Error Codes"."""
+
+
+class Lock(Protocol):
+    """The right to go on with a chat. Taken and given back by one and the same thread."""
+
+    def acquire(self) -> None:
+        """Takes it; blocks where the database can wait.
+
+        Raises:
+            ChatConflict: Somebody else has it, still or at all.
+        """
+        ...
+
+    def release(self) -> None:
+        """Gives it back; also where it was not taken, or not wholly."""
+        ...
+
+
+def make_lock(chat_id: int, alias: str, wait_seconds: float) -> Lock:
+    """Returns the lock of a chat, not yet taken. Asks the database.
+
+    Args:
+        chat_id: Which chat.
+        alias: The database that has it.
+        wait_seconds: How long `acquire` waits at most, where it waits.
+    """
+    if connections[alias].features.has_select_for_update:
+        # A chat that another program made has no such row yet.
+        ChatLock.objects.using(alias).get_or_create(chat_id=chat_id)
+        return _RowLock(chat_id, alias, wait_seconds)
+    return _FileLock(chat_id, alias)
+
+
+class _RowLock:
+    def __init__(self, chat_id: int, alias: str, wait_seconds: float) -> None:
+        self._chat_id = chat_id
+        self._alias = alias
+        self._wait_seconds = wait_seconds
+        self._settings = _copy_settings(alias)
+        self._connection: BaseDatabaseWrapper | None = None
+
+    def acquire(self) -> None:
+        backend = load_backend(self._settings["ENGINE"])
+        connection = backend.DatabaseWrapper(self._settings, self._alias)
+        self._connection = connection
+        try:
+            connection.set_autocommit(False)
+            self._lock_row(connection)
+        except OperationalError as error:
+            self.release()
+            if getattr(error.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            raise ChatConflict(
+                f"other messages of chat {self._chat_id} were still being answered after "
+                f"{self._wait_seconds:g} seconds (LLM_WRAPPER_LOCK_SECONDS); nothing was stored, "
+                "so send this one again"
+            ) from error
+        except BaseException:
+            self.release()
+            raise
+
+    def _lock_row(self, connection: BaseDatabaseWrapper) -> None:
+        operations = connection.ops
+        table = operations.quote_name(ChatLock._meta.db_table)
+        column = operations.quote_name("chat_id")
+        with connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                milliseconds = max(int(self._wait_seconds * 1000), 1)
+                cursor.execute(
+                    "SELECT set_config('lock_timeout', %s, true), "
+                    # A model may take longer than a site lets its other transactions be idle.
+                    "set_config('idle_in_transaction_session_timeout', '0', true)",
+                    [str(milliseconds)],
+                )
+            cursor.execute(
+                f"SELECT {column} FROM {table} WHERE {column} = %s {operations.for_update_sql()}",
+                [self._chat_id],
+            )
+            cursor.fetchall()
+
+    def release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Whatever is wrong with it: the lock ends with the connection.
+            with contextlib.suppress(Exception):
+                connection.close()
+
+
+def _copy_settings(alias: str) -> dict[str, Any]:
+    """Returns what makes a connection like the ordinary one, and apart from it."""
+    settings = copy.deepcopy(connections[alias].settings_dict)
+    # Not of a pool: who waits there for a lock would keep out those who wait for a connection.
+    settings["OPTIONS"].pop("pool", None)
+    settings["ATOMIC_REQUESTS"] = False
+    return settings
+
+
+class _FileLock:
+    def __init__(self, chat_id: int, alias: str) -> None:
+        self._chat_id = chat_id
+        self._path = _name_file(chat_id, alias)
+        self._file: FileIO | None = None
+
+    def acquire(self) -> None:
+        while True:
+            file = FileIO(self._path, "a")
+            if not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):
+                file.close()
+                self._refuse()
+            if _is_at(file, self._path):
+                self._file = file
+                return
+            # Who had it has removed the file meanwhile; another one may have the new one.
+            file.close()
+
+    def _refuse(self) -> NoReturn:
+        raise ChatConflict(
+            f"another message of chat {self._chat_id} is being answered at this moment; nothing "
+            "was stored, so send this one again. (On PostgreSQL it would have waited its turn.)"
+        )
+
+    def release(self) -> None:
+        file, self._file = self._file, None
+        if file is None:
+            return
+        # While it is still held, so that it is nobody else's. Windows removes no open files.
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        locks.unlock(file)
+        file.close()
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _name_file(chat_id: int, alias: str) -> Path:
+    connection = connections[alias]
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite" and not connection.is_in_memory_db():
+        # Beside the database, where SQLite itself puts its files.
+        return Path(f"{Path(name).absolute()}-chat-{chat_id}.lock")
+    place = f"{name} {os.getpid()}" if connection.vendor == "sqlite" else name
+    digest = hashlib.sha256(place.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"tinytroupe-{digest}-chat-{chat_id}.lock")

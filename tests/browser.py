@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import pytest
+from django.conf import settings
 from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.test import Client
 from django.test.testcases import LiveServerThread
 from django_fixtures import Database
 from lacking import skip_unless_ci
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
+
+Found = TypeVar("Found")
 
 # A browser of the tests speaks to nobody but the site: no other name leads anywhere.
 FLAGS = (
@@ -35,6 +42,21 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--window-size=1280,900",
 )
+
+
+def log_in(chrome: Chrome, address: str, user: Any) -> None:
+    """Makes the browser one that a user has logged in with; the page it shows stays as it is."""
+    client = Client()
+    client.force_login(user)
+    cookie = {"name": settings.SESSION_COOKIE_NAME, "url": address, "httpOnly": True}
+    value = client.cookies[settings.SESSION_COOKIE_NAME].value
+    chrome.execute_cdp_cmd("Network.setCookie", {**cookie, "value": value})
+
+
+def wait_until(chrome: Chrome, look: Callable[[Chrome], Found], seconds: float = 15) -> Found:
+    """Looks until what is seen is true, and returns it; pages may change in the meantime."""
+    changing = (NoSuchElementException, StaleElementReferenceException)
+    return WebDriverWait(chrome, seconds, 0.05, changing).until(look)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real browser, and the site it looks at: `pytest_plugins = ("django_fixtures", "browser")`."""
+"""A real browser, and the site that it looks at, for every `test_django_*.py`."""
 
 from __future__ import annotations
 

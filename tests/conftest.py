@@ -16,12 +16,11 @@ from tinytroupe.llm.request import Call, Request
 from tinytroupe.llm.response import Response
 
 
-def pytest_collect_file(file_path: Path) -> None:
-    """Sets Django up before the tests of its app are imported, whose models need it."""
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> None:
+    """Sets Django up before tests of its app are imported: models need it. Others stay without."""
     if file_path.name.startswith("test_django_"):
-        import django_site
-
-        django_site.set_up()
+        for fixtures in ("django_fixtures", "browser"):
+            parent.config.pluginmanager.import_plugin(fixtures)
 
 
 class Colour:

@@ -1,4 +1,4 @@
-"""Fixtures for tests of the Django app: `pytest_plugins = ("django_fixtures",)`.
+"""Fixtures for tests of the Django app, which every `test_django_*.py` has by its name.
 
 A test that takes `database` runs on SQLite and on PostgreSQL; for one of them only:
 `@pytest.mark.parametrize("database", ["postgresql"], indirect=True)`.

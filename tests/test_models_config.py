@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tinytroupe.llm.config.load import load_settings
-from tinytroupe.llm.config.model_entries import find_entries
+from tinytroupe.llm.config.model_entries import find_entries, read_entry
 from tinytroupe.llm.config.models import ModelConfig, read_model
 from tinytroupe.llm.errors import ConfigError
 
@@ -108,6 +108,21 @@ class TestSources:
         config = read(source, {"KEY": "sk-1", "HOST": "h"})["a"]
         assert (config.api_key, config.base_url) == ("sk-1", "https://h/v1")
         assert config.parameters["stop"] == ("sk-1",)
+
+    def test_words_of_azure(self) -> None:
+        """`endpoint` and `deployment_name` mean what `base_url` and `model` mean."""
+        given = {"provider": "azure", "endpoint": "https://h", "deployment_name": "d"}
+        config = read({"models": {"a": given}})["a"]
+        assert (config.base_url, config.model) == ("https://h", "d")
+
+    def test_an_entry_stays_as_it_was_read(self, tmp_path: Path) -> None:
+        """What was read once is a source, too, and its variables are put in only once."""
+        path = write(tmp_path / "a.yaml", "name: a\nprovider: groq\napi_key: ${KEY}\n")
+        entry = read_entry(path, {"KEY": "${KEY}"})
+        config = read([entry])["a"]
+        assert (config.api_key, config.where) == ("${KEY}", f"{path} ('a')")
+        with pytest.raises(ConfigError, match="stands twice"):
+            read([entry, entry])
 
     def test_settings_ignore_named_models(self, tmp_path: Path) -> None:
         """Sections of models in config.ini are no error for the settings."""

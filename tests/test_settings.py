@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tinytroupe.llm.config.describe import write_markdown, write_parser, write_template
 from tinytroupe.llm.config.ini import read_ini
-from tinytroupe.llm.config.load import load_settings
+from tinytroupe.llm.config.load import load_settings, make_settings
 from tinytroupe.llm.config.secrets import OPENAI_KEY_VARIABLES, find_secret
 from tinytroupe.llm.config.settings import Settings, mask_url
 from tinytroupe.llm.config.table import SETTINGS
@@ -299,6 +299,22 @@ def test_relative_folders_do_not_follow_the_program_about(tmp_path, monkeypatch)
     settings = load_settings(environ={})
     monkeypatch.chdir("/")
     assert settings.cache_folder == f"{tmp_path}/tinytroupe_cache"
+
+
+def test_settings_can_be_made_of_what_is_given_alone(tmp_path, monkeypatch):
+    """`make_settings` sees neither the environment nor a config.ini that nobody named."""
+    (tmp_path / "config.ini").write_text("[OpenAI]\nTIMEOUT=1\nMAX_ATTEMPTS=1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TINYTROUPE_TIMEOUT", "2")
+    monkeypatch.setenv("TINYTROUPE_CONFIG", "config.ini")
+    alone = make_settings("/data", {"max_attempts": 3})
+    assert (alone.timeout, alone.max_attempts) == (60.0, 3)
+    assert (alone.path, alone.cache_folder) == (None, "/data/tinytroupe_cache")
+    named = make_settings(tmp_path, {"max_attempts": 3}, "config.ini")
+    assert (named.timeout, named.max_attempts) == (1.0, 3)
+    assert named.path == f"{tmp_path}/config.ini"
+    with pytest.raises(ConfigError, match=r"other\.ini cannot be read"):
+        make_settings(tmp_path, {}, "other.ini")
 
 
 def test_settings_make_a_retry_policy(tmp_path):

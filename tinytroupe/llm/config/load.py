@@ -59,7 +59,32 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     folder = os.path.abspath(os.getcwd() if folder is None else folder)
-    path = _find_config(folder, environ)
+    return _read_sources(folder, _find_config(folder, environ), environ, arguments)
+
+
+def make_settings(
+    folder: str | os.PathLike[str],
+    arguments: Mapping[str, object] = MappingProxyType({}),
+    path: str | os.PathLike[str] | None = None,
+) -> Settings:
+    """Returns settings that depend on nothing but what is given: not on the environment either.
+
+    Args:
+        folder: Where relative names start from.
+        arguments: Values by attribute name of `Settings`.
+        path: A config.ini, whose values count where the arguments say nothing; None: none is read.
+
+    Raises:
+        ConfigError: As for `load_settings`.
+    """
+    folder = os.path.abspath(folder)
+    found = None if path is None else os.path.join(folder, os.path.expanduser(path))
+    return _read_sources(folder, found, {}, arguments)
+
+
+def _read_sources(
+    folder: str, path: str | None, environ: Mapping[str, str], arguments: Mapping[str, object]
+) -> Settings:
     reading = _Reading()
     if path is not None:
         reading.read_file(read_ini(path))

@@ -17,7 +17,9 @@ from tinytroupe.llm.config.yaml_files import read_yaml
 from tinytroupe.llm.errors import ConfigError
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, object] | Sequence[object]"
-"""A path (JSON, YAML, a folder of YAML files, config.ini), a mapping, or a list of entries."""
+"""A path (JSON, YAML, a folder of YAML files, config.ini), a mapping, or a list of entries.
+
+A `ModelEntry` in a list is taken as it is."""
 
 KINDS: Mapping[str, str] = MappingProxyType(
     {"llm": "llm", "chat": "llm", "embedding": "embedding", "embeddings": "embedding"}
@@ -70,13 +72,28 @@ def find_entries(source: ModelSource, environ: Mapping[str, str] | None = None) 
     return entries
 
 
+def read_entry(path: Path, environ: Mapping[str, str] | None = None) -> ModelEntry:
+    """Returns the entry of a YAML file that holds one model and is called as its name.
+
+    Args:
+        path: The file.
+        environ: As for `find_entries`.
+
+    Raises:
+        ConfigError: The file cannot be read, it holds something else, its name differs,
+            or a variable is not set; the message says where.
+    """
+    value = read_yaml(_read_text(path), str(path))
+    return _read_single(path, value, os.environ if environ is None else environ)
+
+
 def _read_path(path: Path, environ: Mapping[str, str]) -> Iterator[ModelEntry]:
     if path.is_dir():
         files = sorted(item for item in path.iterdir() if item.suffix in _YAML)
         if not files:
             raise ConfigError(f"the folder {path} holds no YAML file (*.yaml, *.yml)")
         for file in files:
-            yield _read_single(file, read_yaml(_read_text(file), str(file)), environ)
+            yield read_entry(file, environ)
     elif path.suffix == ".ini":
         yield from _read_sections(path, environ)
     elif path.suffix == ".json":
@@ -187,6 +204,9 @@ def _read_list(
     else:
         raise ConfigError(f"{where} is of type {type(values).__name__}, not a list of entries")
     for number, value in enumerate(listed, start=1):
+        if isinstance(value, ModelEntry):
+            yield value
+            continue
         place = f"{where}, entry {number}"
         yield _read_entry(_expect_mapping(value, place), place, environ, kind)
 
@@ -196,7 +216,7 @@ def _read_entry(
 ) -> ModelEntry:
     keys = [key for key in NAME_KEYS if key in value]
     if not keys:
-        raise ConfigError(f"{where} has no config_name")
+        raise ConfigError(f"{where} has no config_name, and no name either")
     name = value[keys[0]]
     if len(keys) > 1:
         raise ConfigError(f"{where}: only one of config_name and name may be given")

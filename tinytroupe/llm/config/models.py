@@ -269,9 +269,9 @@ def _row(
 
 
 _ROWS = (
-    _row("model", "text", "model_name"),
+    _row("model", "text", "model_name", "deployment_name"),
     _row("api_key", "text"),
-    _row("base_url", "address", "api_base", "azure_endpoint"),
+    _row("base_url", "address", "api_base", "azure_endpoint", "endpoint"),
     _row("timeout", "number", above=0),
     _row("max_retries", "whole number", minimum=0),
     _row("weight", "number", above=0),

@@ -383,6 +383,7 @@ def test_a_repr_shows_what_was_changed_and_no_password(tmp_path):
     shown = repr(load(tmp_path, ini))
     assert shown == "<Settings base_url=https://***@host/v1?***>"
     assert mask_url("http://localhost:11434/v1") == "http://localhost:11434/v1"
+    assert mask_url("lisa:secret@host//v1") == "***@host//v1"
 
 
 @given(st.text(max_size=40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -164,8 +165,12 @@ class Setting:
 def mask_url(url: str) -> str:
     """Hides a user name, a password and a query in an address."""
     # Not taken apart by a parser: a password with a stray `/` or `#` would come through.
-    scheme, slashes, rest = url.partition("//")
-    credentials, _, place = rest.rpartition("@")
+    scheme = _SCHEME.match(url)
+    begin = scheme.group() if scheme else ""
+    credentials, _, place = url[len(begin) :].rpartition("@")
     shown = place.partition("#")[0]
     shown, question, _ = shown.partition("?")
-    return f"{scheme}{slashes}{'***@' if credentials else ''}{shown}{'?***' if question else ''}"
+    return f"{begin}{'***@' if credentials else ''}{shown}{'?***' if question else ''}"
+
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db import models
@@ -60,15 +61,19 @@ class Tool(Checked):
         "context_params": check_names,
     }
 
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-    updated_at = models.DateTimeField(_("updated at"), auto_now=True)
-    name = models.CharField(
+    created_at: models.DateTimeField[datetime, datetime] = models.DateTimeField(
+        _("created at"), auto_now_add=True
+    )
+    updated_at: models.DateTimeField[datetime, datetime] = models.DateTimeField(
+        _("updated at"), auto_now=True
+    )
+    name: models.CharField[str, str] = models.CharField(
         _("name"),
         max_length=64,
         unique=True,
         help_text=_("What the model calls it: letters, digits, underscores and dashes."),
     )
-    tool_code = models.TextField(
+    tool_code: models.TextField[str, str] = models.TextField(
         _("code"),
         help_text=_(
             "The dotted path of a function, such as shop.tools.find_order. Or the source text of "
@@ -112,7 +117,7 @@ class Tool(Checked):
 class LLMConfigName(models.Model):
     """A configuration that prompt templates may use; the rest of it is in a file of that name."""
 
-    name = models.CharField(_("name"), max_length=200, primary_key=True)
+    name: models.CharField[str, str] = models.CharField(_("name"), max_length=200, primary_key=True)
 
     class Meta:
         ordering = ("name",)
@@ -132,22 +137,24 @@ class PromptTemplate(Checked):
         "logged_context_vars": check_names,
     }
 
-    name = models.CharField(_("name"), max_length=200, unique=True)
+    name: models.CharField[str, str] = models.CharField(_("name"), max_length=200, unique=True)
     llm_config_names = models.ManyToManyField(
         LLMConfigName,
         verbose_name=_("LLM configurations"),
         related_name="prompt_templates",
         help_text=_("One of them is chosen at random for each wrapper."),
     )
-    template_format = models.CharField(
+    template_format: models.CharField[str, str] = models.CharField(
         _("format"),
         max_length=16,
         choices=[(name, label) for name, label in FORMATS.items()],
         default="jinja",
         help_text=_("The language of all templates below."),
     )
-    system_prompt_template = models.TextField(_("system prompt"), blank=True)
-    user_prompt_template = models.TextField(
+    system_prompt_template: models.TextField[str, str] = models.TextField(
+        _("system prompt"), blank=True
+    )
+    user_prompt_template: models.TextField[str, str] = models.TextField(
         _("user prompt"),
         blank=True,
         help_text=_(
@@ -210,8 +217,12 @@ class ChatHistory(Checked):
         "current_context_variables": check_mapping,
     }
 
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-    updated_at = models.DateTimeField(_("updated at"), auto_now=True)
+    created_at: models.DateTimeField[datetime, datetime] = models.DateTimeField(
+        _("created at"), auto_now_add=True
+    )
+    updated_at: models.DateTimeField[datetime, datetime] = models.DateTimeField(
+        _("updated at"), auto_now=True
+    )
     chat_history = models.JSONField(_("messages"), default=list, blank=True)
     current_context_variables = models.JSONField(_("variables"), default=dict, blank=True)
 
@@ -230,7 +241,7 @@ class ChatLock(models.Model):
     It is not the chat's own row, into which what happens is written meanwhile.
     """
 
-    chat = models.OneToOneField(
+    chat: models.OneToOneField[ChatHistory, ChatHistory] = models.OneToOneField(
         ChatHistory, on_delete=models.CASCADE, primary_key=True, related_name="lock"
     )
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from tinytroupe.llm.errors import TemplateError
 from tinytroupe.llm.talk.sources import FORMATS, Format, Source, compile_source
-
-if TYPE_CHECKING:
-    from tinytroupe.contrib.django.models import PromptTemplate
 
 __all__ = ["FORMATS", "compile_field", "list_variables", "render_field", "render_initial_messages"]
 
@@ -19,7 +16,23 @@ MESSAGE_NAMES = ("user_msg", "message")
 TEXT_FIELDS = ("system_prompt_template", "user_prompt_template")
 
 
-def compile_field(template: PromptTemplate, field: str) -> Source:
+class Prompt(Protocol):
+    """What is read of a `models.PromptTemplate`."""
+
+    @property
+    def template_format(self) -> str: ...
+
+    @property
+    def user_prompt_template(self) -> str: ...
+
+    @property
+    def initial_messages_templates(self) -> Any: ...
+
+    @property
+    def required_kwargs(self) -> Any: ...
+
+
+def compile_field(template: Prompt, field: str) -> Source:
     """Compiles one of `TEXT_FIELDS`.
 
     Raises:
@@ -28,7 +41,7 @@ def compile_field(template: PromptTemplate, field: str) -> Source:
     return _compile(template, getattr(template, field), field)
 
 
-def compile_initial_messages(template: PromptTemplate) -> list[Source]:
+def compile_initial_messages(template: Prompt) -> list[Source]:
     """Compiles the texts of the initial messages, in order.
 
     Raises:
@@ -40,7 +53,7 @@ def compile_initial_messages(template: PromptTemplate) -> list[Source]:
     ]
 
 
-def render_field(template: PromptTemplate, field: str, values: Mapping[str, object]) -> str:
+def render_field(template: Prompt, field: str, values: Mapping[str, object]) -> str:
     """Renders one of `TEXT_FIELDS`.
 
     Raises:
@@ -49,9 +62,7 @@ def render_field(template: PromptTemplate, field: str, values: Mapping[str, obje
     return compile_field(template, field).render(values)
 
 
-def render_user_message(
-    template: PromptTemplate, message: str, values: Mapping[str, object]
-) -> str:
+def render_user_message(template: Prompt, message: str, values: Mapping[str, object]) -> str:
     """Wraps what a user says; where there is no user template, it stays as it is.
 
     Raises:
@@ -63,9 +74,7 @@ def render_user_message(
     return render_field(template, "user_prompt_template", {**values, **said})
 
 
-def render_initial_messages(
-    template: PromptTemplate, values: Mapping[str, object]
-) -> list[dict[str, str]]:
+def render_initial_messages(template: Prompt, values: Mapping[str, object]) -> list[dict[str, str]]:
     """Renders the initial messages, each with `role` and `content`.
 
     Raises:
@@ -78,7 +87,7 @@ def render_initial_messages(
     ]
 
 
-def list_variables(template: PromptTemplate) -> list[str]:
+def list_variables(template: Prompt) -> list[str]:
     """Returns the variables that the templates may ask for, and those that are required, by name.
 
     Raises:
@@ -91,7 +100,7 @@ def list_variables(template: PromptTemplate) -> list[str]:
     return sorted(names | set(template.required_kwargs))
 
 
-def _compile(template: PromptTemplate, text: Any, place: str) -> Source:
+def _compile(template: Prompt, text: Any, place: str) -> Source:
     if not isinstance(text, str):
         raise TemplateError(f"{place} is of type {type(text).__name__}, not a text")
     # Errors call a template by its field: which prompt it is, whoever sees them knows.

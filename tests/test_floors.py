@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "tinytroupe.utils",
         "tinytroupe.__main__",
         "tinytroupe.cli.*",
+        "tinytroupe.contrib.*",
         "tinytroupe.llm",
         "tinytroupe.llm.process",
         "tinytroupe.llm.wrapper",
@@ -50,6 +52,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
 
 ONE_ROOM = (
     "tinytroupe.cli.*",
+    "tinytroupe.contrib.django.*",
     "tinytroupe.llm.talk.*",
     "tinytroupe.llm.config.*",
     "tinytroupe.llm.transports.rehearsal.*",
@@ -126,6 +129,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "aiohttp": ("tinytroupe.llm.transports.*", "tinytroupe.cli.*"),
     "orjson": ("tinytroupe.llm.*", "tinytroupe.cli.*"),
     "diskcache": ("tinytroupe.llm.store.*",),
+    "django": ("tinytroupe.contrib.django.*",),
+    "asgiref": ("tinytroupe.contrib.django.*",),
     "jinja2": ("tinytroupe.llm.talk.*",),
     "tiktoken": ("tinytroupe.llm.rules.*", "tinytroupe.llm.talk.*"),
     "pydantic": (
@@ -391,16 +396,44 @@ def test_nothing_inside_uses_the_front_for_users():
     assert not [str(item) for item in OURS if item.imported == "tinytroupe.utils"]
 
 
-def test_every_package_is_in_the_wheel():
-    """The list of packages in setup.cfg names every folder of the package, and the prompts."""
+def read_setup() -> ConfigParser:
     setup = CHECKOUT / "setup.cfg"
     if not setup.is_file():
         pytest.skip("an installed package has no setup.cfg")
     config = ConfigParser()
     config.read(setup, encoding="utf-8")
-    listed = set(config["options"]["packages"].split())
+    return config
+
+
+def test_every_package_is_in_the_wheel():
+    """The list of packages in setup.cfg names every folder of the package, and the prompts."""
+    listed = set(read_setup()["options"]["packages"].split())
     found = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     assert listed == found | {"tinytroupe.prompts"}
+
+
+def test_every_file_that_is_not_code_is_in_the_wheel():
+    """Patterns in setup.cfg take in each page, style sheet and script of the package."""
+    taken = {
+        Path(path)
+        for package, patterns in read_setup()["options.package_data"].items()
+        for pattern in patterns.split()
+        for path in glob(str(CHECKOUT.joinpath(*package.split("."), pattern)), recursive=True)
+    }
+    beside = {path for path in PACKAGE.rglob("*") if path.is_file()}
+    code = {path for path in beside if path.suffix in (".py", ".pyc")}
+    assert len(beside - code) > 1
+    assert beside - code - taken == set()
+
+
+def test_only_the_app_knows_the_app():
+    """What is not the Django app does without it."""
+    assert not [
+        str(item)
+        for item in OURS
+        if matches(item.imported, ("tinytroupe.contrib.*",))
+        and not matches(item.importer, ("tinytroupe.contrib.*",))
+    ]
 
 
 def measure(modules: Mapping[str, str], lines: int, parameters: int, file: int) -> list[str]:

@@ -29,10 +29,14 @@ HEAVY = (
     "google",
     "rich",
     "requests",
+    "django",
+    "asgiref",
+    "yaml",
 )
 
 LOADED_LATE = (
     "tinytroupe.cli.*",
+    "tinytroupe.contrib.django.*",
     "tinytroupe.llm.store.database",
     "tinytroupe.llm.store.reader",
     "tinytroupe.llm.store.survey",
@@ -48,7 +52,8 @@ LOADED_LATE = (
 )
 """Modules that build on a heavy package; others import them in the function that needs them.
 
-Of the command line these are the commands: it loads the one that it runs.
+Of the command line these are the commands: it loads the one that it runs. Of the Django app
+these are all modules: a site loads them once it has read its settings.
 """
 
 WATCH = """
@@ -112,7 +117,14 @@ def list_modules() -> list[str]:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(
-    "door", ["tinytroupe", "tinytroupe.openai_utils", "tinytroupe.llm", "tinytroupe.cli"]
+    "door",
+    [
+        "tinytroupe",
+        "tinytroupe.openai_utils",
+        "tinytroupe.llm",
+        "tinytroupe.cli",
+        "tinytroupe.contrib.django",
+    ],
 )
 def test_importing_a_door_does_nothing(door):
     """A door opens no file but code, no socket and no process, prints nothing, starts no thread."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from string import Template as DollarTemplate
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, TypeAlias
 
 from tinytroupe.llm.errors import TemplateError
 from tinytroupe.llm.talk import mustache
@@ -139,7 +139,7 @@ class _DollarSource:
         return self._template.substitute(values)
 
 
-_MAKERS: Mapping[str, Any] = {
+_MAKERS: Mapping[str, Callable[[str, str], Source]] = {
     "jinja": _JinjaSource,
     "mustache": _MustacheSource,
     "dollar": _DollarSource,

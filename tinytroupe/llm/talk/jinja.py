@@ -65,12 +65,19 @@ def parse(environment: Environment, source: str, name: str, path: str) -> jinja2
         path: What errors call it.
 
     Raises:
-        TemplateError: The template is not valid Jinja2; the message says where.
+        TemplateError: The template is not valid Jinja2; the message says where, if
+            that is known.
     """
     try:
         code = environment.compile(source, name, path)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{path}, line {error.lineno}: {error.message}") from error
+    except RecursionError as error:
+        raise TemplateError(f"{path}: its expressions stand too deep in one another") from error
+    except (SyntaxError, ValueError) as error:
+        # Jinja2 lets it through, but not Python, to which it is translated: its line is no help.
+        fault = error.msg if isinstance(error, SyntaxError) else error
+        raise TemplateError(f"{path}: {fault}") from error
     return jinja2.Template.from_code(environment, code, environment.make_globals(None))
 
 

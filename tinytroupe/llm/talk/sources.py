@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from string import Template as DollarTemplate
 from types import MappingProxyType
@@ -66,15 +66,25 @@ def _refuse_others(name: str) -> NoReturn:
     raise FileNotFoundError(f"it asks for the template {name!r}, but it cannot contain another one")
 
 
+def _refuse_at_once(name: str, line: int) -> NoReturn:
+    raise TemplateError(
+        f"{name}, line {line}: it asks for another template, but cannot contain one"
+    )
+
+
 class _JinjaSource:
     def __init__(self, text: str, name: str) -> None:
-        from jinja2 import meta
+        from jinja2 import meta, nodes
 
         from tinytroupe.llm.talk import jinja
 
         environment = _make_environment()
         self._template: jinja2.Template = jinja.parse(environment, text, name, name)
-        self.names = frozenset(meta.find_undeclared_variables(environment.parse(text)))
+        tree = environment.parse(text)
+        self.names = frozenset(meta.find_undeclared_variables(tree))
+        asking = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+        for node in tree.find_all(asking):
+            _refuse_at_once(name, node.lineno)
 
     def render(self, values: Mapping[str, object]) -> str:
         from tinytroupe.llm.talk import jinja
@@ -92,50 +102,51 @@ def _make_environment() -> jinja.Environment:
 class _MustacheSource:
     def __init__(self, text: str, name: str) -> None:
         self._template = mustache.parse(text, name)
-        self.names = frozenset(_list_paths(self._template.nodes))
-        for node in self._template.nodes:
+        names: list[str] = []
+        for node, inside in _walk(self._template.nodes):
             if isinstance(node, Partial):
-                raise TemplateError(
-                    f"{name}, line {node.line}: it asks for the template {node.name!r}, but it "
-                    "cannot contain another one"
-                )
+                _refuse_at_once(name, node.line)
+            # Inside a section a name may be one of its items'; who asks for names wants others.
+            if not isinstance(node, str) and not inside:
+                names += node.path[:1]
+        self.names = frozenset(names)
 
     def render(self, values: Mapping[str, object]) -> str:
         return mustache.render(self._template, values, _refuse_others)
 
 
-def _list_paths(nodes: tuple[Node, ...]) -> list[str]:
-    names: list[str] = []
-    for node in nodes:
-        if isinstance(node, (str, Partial)):
-            continue
-        names += node.path[:1]
-        # Inside a section a name may be one of its items'; who asks for names wants those outside.
-        if isinstance(node, Section) and node.inverted:
-            names += _list_paths(node.children)
-    return names
+def _walk(nodes: tuple[Node, ...]) -> Iterator[tuple[Node, bool]]:
+    """Yields all nodes, and whether each stands in a section over a value or its items."""
+    left = [(node, False) for node in reversed(nodes)]
+    while left:
+        node, inside = left.pop()
+        yield node, inside
+        if isinstance(node, Section):
+            inside = inside or not node.inverted
+            left += [(child, inside) for child in reversed(node.children)]
 
 
 class _DollarSource:
     def __init__(self, text: str, name: str) -> None:
         self._template = DollarTemplate(text)
         self._name = name
-        names = []
+        self._lines: dict[str, int] = {}
         for found in DollarTemplate.pattern.finditer(text):
+            line = text.count("\n", 0, found.start()) + 1
             if found["invalid"] is not None:
-                line = text.count("\n", 0, found.start()) + 1
                 raise TemplateError(
                     f"{name}, line {line}: a $ must be followed by a name, as in $name or "
                     "${name}, or by another $, which stands for a single one"
                 )
-            names.append(found["named"] or found["braced"])
-        self.names = frozenset(filter(None, names))
+            if variable := found["named"] or found["braced"]:
+                self._lines.setdefault(variable, line)
+        self.names = frozenset(self._lines)
 
     def render(self, values: Mapping[str, object]) -> str:
-        for variable in sorted(self.names):
+        for variable, line in self._lines.items():
             if variable not in values:
                 said = describe_missing(variable, variable, list_names(values))
-                raise TemplateError(f"{self._name}: {said}")
+                raise TemplateError(f"{self._name}, line {line}: {said}")
         return self._template.substitute(values)
 
 

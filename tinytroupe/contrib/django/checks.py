@@ -173,7 +173,8 @@ def _read_rows(databases: Collection[str] | None) -> _Rows | None:
             return None
         with transaction.atomic(alias):
             used: dict[str, list[str]] = {}
-            for template, name in templates.values_list("name", "llm_config_names__name"):
+            pairs = templates.order_by("name", "llm_config_names__name")
+            for template, name in pairs.values_list("name", "llm_config_names__name"):
                 used.setdefault(template, []).extend([name] if name else [])
             with_tools = templates.filter(tools__isnull=False).distinct()
             return _Rows(

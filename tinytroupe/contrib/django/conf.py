@@ -84,6 +84,16 @@ def read_site_settings() -> SiteSettings:
     return SiteSettings(**{row.attribute: row.read_now() for row in ROWS})
 
 
+def read_configs_path() -> Path | None:
+    """Returns the folder of the models' files, whatever the other settings hold.
+
+    Raises:
+        ConfigError: `LLM_CONFIGS_PATH` holds something else than a path.
+    """
+    path: Path | None = _CONFIGS_PATH.read_now()
+    return path
+
+
 @lru_cache(maxsize=1)
 def read_core_settings() -> Settings:
     """Returns how models are called where their files do not say.
@@ -150,7 +160,7 @@ def list_setting_faults() -> list[tuple[str, str]]:
     return faults
 
 
-def _read_configs_path(name: str, value: object) -> Path | None:
+def _read_path(name: str, value: object) -> Path | None:
     return None if value is None else resolve_path(name, value)
 
 
@@ -259,8 +269,10 @@ _NUMBERS = (
     Setting("seed", "", PREFIX + "SEED", "whole number", None, "", optional=True),
 )
 
+_CONFIGS_PATH = Row("LLM_CONFIGS_PATH", "configs_path", _read_path)
+
 ROWS = (
-    Row("LLM_CONFIGS_PATH", "configs_path", _read_configs_path),
+    _CONFIGS_PATH,
     Row(PREFIX + "ALLOW_TOOL_CODE", "allow_tool_code", _read_switch, False),
     Row(PREFIX + "TOOL_MODULES", "tool_modules", _read_modules),
     *(Row(each.key, each.name, _read_number(each), each.default) for each in _NUMBERS),

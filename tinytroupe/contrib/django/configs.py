@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from django.core.signals import setting_changed
 
-from tinytroupe.contrib.django.conf import is_of_the_app, read_core_settings, read_site_settings
+from tinytroupe.contrib.django.conf import is_of_the_app, read_configs_path, read_core_settings
 from tinytroupe.contrib.django.errors import UnknownConfig
 from tinytroupe.llm.config.load import suggest
 from tinytroupe.llm.config.model_entries import NAME_KEYS, ModelEntry, read_entry
@@ -151,7 +151,7 @@ def find_folder() -> Path:
     Raises:
         ConfigError: The setting says nothing, or something else.
     """
-    folder = read_site_settings().configs_path
+    folder = read_configs_path()
     if folder is None:
         raise ConfigError("LLM_CONFIGS_PATH is not set: it names the folder of the models' files")
     return folder
@@ -191,11 +191,11 @@ def get_model(name: str) -> Model:
     with held.lock:
         if name not in held.models:
             config = get_config(name)
-            spare = {each: get_config(each) for each in config.model.fallback}
-            for each in spare:
-                _check_spare(config, each, spare)
+            models = [each.model for each in (config, *_find_spare(config).values())]
             manager = held.get_manager()
-            manager.load_model_configs([_to_entry(one) for one in (config, *spare.values())])
+            manager.load_model_configs(
+                [ModelEntry(each.name, each.where, each.source) for each in models]
+            )
             held.models[name] = manager.get_model(name)
         return held.models[name]
 
@@ -247,6 +247,17 @@ def _choose_file(folder: Path, files: Iterable[Path], name: str) -> Path:
     return found[0]
 
 
+def _find_spare(config: LLMConfig) -> dict[str, LLMConfig]:
+    spare = {}
+    for name in config.model.fallback:
+        try:
+            spare[name] = get_config(name)
+        except UnknownConfig as error:
+            raise UnknownConfig(f"{config.model.where}, key fallback: {error.message}") from error
+        _check_spare(config, name, spare)
+    return spare
+
+
 def _check_spare(config: LLMConfig, name: str, known: Mapping[str, LLMConfig]) -> None:
     where = f"{config.model.where}, key fallback"
     if name not in known:
@@ -257,11 +268,6 @@ def _check_spare(config: LLMConfig, name: str, known: Mapping[str, LLMConfig]) -
             f"{where}: {name!r} has tools disabled, so it cannot stand in for a model that has "
             "them enabled"
         )
-
-
-def _to_entry(config: LLMConfig) -> ModelEntry:
-    model = config.model
-    return ModelEntry(model.name, model.where, model.source)
 
 
 def _take_class(entry: ModelEntry, values: dict[str, object]) -> str:

@@ -17,6 +17,7 @@ from tinytroupe.contrib.django.validators import (
     check_initial_messages,
     check_mapping,
     check_names,
+    check_text,
     check_tool_name,
     check_tool_spec,
 )
@@ -46,8 +47,9 @@ class Checked(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the row if each of its fields holds what it should."""
-        self.clean_fields()
+        # Ours first: they say what is wrong, where Django only says that it is not JSON.
         self.clean()
+        self.clean_fields()
         super().save(*args, **kwargs)
 
 
@@ -56,6 +58,7 @@ class Tool(Checked):
 
     CHECKS: ClassVar[Mapping[str, Check]] = {
         "name": check_tool_name,
+        "tool_code": check_text,
         "tool_json_spec": check_tool_spec,
         "default_values_for_non_llm_params": check_mapping,
         "context_params": check_names,

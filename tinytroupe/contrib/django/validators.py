@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 from django.core.exceptions import ValidationError
 
+from tinytroupe.contrib.django.history import is_unstorable
+from tinytroupe.llm.canonical import freeze
 from tinytroupe.llm.errors import LLMError
 from tinytroupe.llm.talk.shapes import make_shape
 
@@ -29,13 +31,36 @@ def check_fields(row: object, checks: Mapping[str, Check]) -> None:
     """
     faults = {}
     for field, check in checks.items():
+        value = getattr(row, field)
         try:
-            check(getattr(row, field))
+            check_storable(field, value)
+            check(value)
         except (ValueError, LLMError) as error:
             fault = error.message if isinstance(error, LLMError) else str(error)
             faults[field] = ValidationError(fault if field in fault else f"{field}: {fault}")
     if faults:
         raise ValidationError(faults)
+
+
+def check_storable(field: str, value: Any) -> None:
+    """Refuses what JSON does not have, and characters that not every database can hold."""
+    freeze(value, field)
+    left = [(field, value)]
+    while left:
+        place, item = left.pop()
+        if isinstance(item, str) and any(map(is_unstorable, item)):
+            raise ValueError(f"{place} holds NUL or half a character, which cannot be stored")
+        if isinstance(item, Mapping):
+            left += [(f"a key of {place}", key) for key in item]
+            left += [(f"{place}.{key}", below) for key, below in item.items()]
+        elif isinstance(item, (list, tuple)):
+            left += [(f"{place}[{index}]", below) for index, below in enumerate(item)]
+
+
+def check_text(value: Any) -> None:
+    """Takes a text."""
+    if not isinstance(value, str):
+        raise ValueError(f"it must be a text, not {_name_kind(value)}")
 
 
 def check_tool_name(value: Any) -> None:
@@ -115,8 +140,10 @@ def unwrap_tool_spec(value: Mapping[str, Any]) -> dict[str, Any]:
 def _name_kind(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {_show(value)}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"the number {_show(value)}"
     kinds = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), f"the number {_show(value)}")
+    return kinds.get(type(value), f"a value of type {type(value).__name__}")
 
 
 def _show(value: Any) -> str:

@@ -71,18 +71,19 @@ class Command(BaseCommand):
 
     def _settle(self, row: LLMConfigName, *, prune: bool) -> bool:
         """Says what becomes of a name without a file; returns whether it goes."""
-        users = PromptTemplate.objects.using(row._state.db).filter(llm_config_names=row)
-        names = list(users.values_list("name", flat=True))
-        if names:
-            said = f"no file has this name; it stays, because it is used by {', '.join(names)}"
-            self._tell(f"{row.name}: {said}")
+        # Deleting takes the name from the row.
+        name = row.name
+        used = PromptTemplate.objects.using(row._state.db).filter(llm_config_names=row)
+        users = ", ".join(used.values_list("name", flat=True))
+        if users:
+            self._tell(f"{name}: no file has this name; it stays, because it is used by {users}")
             return False
         if not prune:
-            self._tell(f"{row.name}: no file has this name; --prune removes it")
+            self._tell(f"{name}: no file has this name; --prune removes it")
             return False
         if self._changes:
             row.delete()
-        self._tell(f"{row.name}: {'removed' if self._changes else 'would be removed'}")
+        self._tell(f"{name}: {'removed' if self._changes else 'would be removed'}")
         return True
 
     def _tell(self, sentence: str) -> None:

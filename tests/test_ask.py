@@ -462,6 +462,7 @@ class TestRehearsal:
         ({"response_format": {"name": "x"}}, "neither a JSON Schema"),
         ({"response_format": 5}, "response_format is 5"),
         ({"response_format": {"type": "object", "not": {}}}, "not in it is not understood"),
+        ({"response_format": {"type": "string", "pattern": "("}}, "pattern '\\(' in the schema"),
     ],
 )
 def test_what_cannot_be_asked(colour: Colour, options: dict[str, Any], said: str) -> None:

@@ -33,6 +33,8 @@ from tinytroupe.llm.request import Call, CallOptions, chat_request
 from tinytroupe.llm.response import ToolCall, parse_response
 from tinytroupe.llm.store.memory import MemoryStore
 from tinytroupe.llm.talk.docstrings import read_docstring
+from tinytroupe.llm.talk.places import Unreadable
+from tinytroupe.llm.talk.tool_runs import prepare_job
 from tinytroupe.llm.talk.tools import (
     ToolResponse,
     ToolRun,
@@ -284,6 +286,43 @@ class TestSchemas:
             make_tool(unknown)
         with pytest.raises(BadRequest, match="the parameters of unwritable"):
             make_tool(unwritable)
+
+    def test_a_tool_may_know_only_some_parameters(self) -> None:
+        """Under another name, and with the others neither told nor taken."""
+        tool = read_function(find_price, name="find-price", parameters=["city", "year"])
+        function = json.loads(json.dumps(tool.wire["function"]))
+        assert function["name"] == "find-price"
+        assert list(function["parameters"]["properties"]) == ["city", "year"]
+        assert tool.bind({"year": 2026}) == ([], {"year": 2026})
+        with pytest.raises(Unreadable, match="product: Extra inputs"):
+            tool.bind({"product": "tea"})
+        with pytest.raises(BadRequest, match="cannot be a tool"):
+            read_function(find_price, name="find price")
+
+    def test_values_that_do_not_fit_are_shown_if_wanted(self) -> None:
+        """A reason quotes the value, unless it is nobody's business."""
+        tool = read_function(find_price)
+        wrong = {"product": "tea", "year": "secret"}
+        with pytest.raises(Unreadable, match=r'year: .*, not "secret"$'):
+            tool.bind(wrong)
+        with pytest.raises(Unreadable, match="year: ") as caught:
+            tool.bind(wrong, quoted=False)
+        assert "secret" not in caught.value.reason
+
+    @pytest.mark.parametrize("depth", [900, 1000, 1020, 5000])
+    def test_deep_arguments_are_no_crash(self, depth: int) -> None:
+        """However deeply a model nests, the call is refused and nothing is raised."""
+        arguments = f'{{"product": {"[" * depth}{"]" * depth}}}'
+        job = prepare_job(
+            ToolCall("1", "find_price", arguments), {"find_price": read_function(find_price)}
+        )
+        assert job.tool is None
+        assert job.complaint
+
+    def test_without_tools_every_name_is_invented(self) -> None:
+        """Where there is none, none is the nearest."""
+        job = prepare_job(ToolCall("1", "look", "{}"), {})
+        assert job.complaint == "there is no tool 'look', and no other one"
 
 
 def _named(function: Callable[..., Any]) -> Callable[..., Any]:

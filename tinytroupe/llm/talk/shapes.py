@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from tinytroupe.llm.errors import BadRequest
 from tinytroupe.llm.talk.places import Unreadable
 from tinytroupe.llm.transports.rehearsal.merging import UNSUPPORTED, check_keywords
+from tinytroupe.llm.transports.rehearsal.patterns import compile_pattern
 from tinytroupe.llm.transports.rehearsal.refusal import Refusal
 from tinytroupe.llm.transports.rehearsal.validity import (
     Schema,
@@ -98,6 +99,8 @@ class _SchemaShape:
                 if unknown:
                     raise Refusal(f"{', '.join(unknown)} in it is not understood")
                 check_keywords(part)
+                if "pattern" in part:
+                    compile_pattern(part["pattern"])
                 if "$ref" in part:
                     resolve(part["$ref"], schema)
         except Refusal as error:
@@ -118,19 +121,20 @@ class _SchemaShape:
         raise Unreadable(f"it does not fit the schema: {problem}")
 
 
-def tell_problems(error: ValidationError) -> str:
-    """Returns what pydantic found, with the place and the value of each problem."""
-    problems = [_describe(problem) for problem in error.errors()]
+def tell_problems(error: ValidationError, quoted: bool = True) -> str:
+    """Returns what pydantic found, with the place and, if `quoted`, the value of each problem."""
+    problems = [_describe(problem, quoted) for problem in error.errors()]
     told = problems[:MOST_PROBLEMS]
     if len(problems) > MOST_PROBLEMS:
         told.append(f"and {len(problems) - MOST_PROBLEMS} more")
     return "; ".join(told)
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, quoted: bool) -> str:
     told = f"{_join_path(problem['loc'])}: {problem['msg']}"
     # Where a field is missing, the input is the whole object around it.
-    return told if problem["type"] == "missing" else f"{told}, not {_show(problem['input'])}"
+    shown = quoted and problem["type"] != "missing"
+    return f"{told}, not {_show(problem['input'])}" if shown else told
 
 
 def _join_path(parts: tuple[int | str, ...]) -> str:

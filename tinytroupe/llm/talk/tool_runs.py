@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tinytroupe.llm.canonical import FrozenDict
 from tinytroupe.llm.errors import LLMError, ParseError
 from tinytroupe.llm.messages import Message
 from tinytroupe.llm.response import ToolCall
 from tinytroupe.llm.talk.places import Unreadable
-from tinytroupe.llm.talk.tool_schemas import Tool
 from tinytroupe.llm.talk.values import find_nearest
+
+
+class Callee(Protocol):
+    """What a model may call: a `Tool`, or what somebody else makes of their functions."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What is run."""
+        ...
+
+    @property
+    def is_async(self) -> bool:
+        """Whether what it returns has to be awaited."""
+        ...
+
+    def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Returns what the function is called with, by position and by name.
+
+        Raises:
+            Unreadable: The arguments do not fit; the reason is told to the model.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +68,7 @@ class Job:
 
     call: ToolCall
     arguments: dict[str, Any]
-    tool: Tool | None
+    tool: Callee | None
     positional: list[Any]
     named: dict[str, Any]
     complaint: str = ""
@@ -59,23 +80,26 @@ class Job:
         return self.tool.function(*self.positional, **self.named)
 
 
-def prepare_job(call: ToolCall, tools: Mapping[str, Tool]) -> Job:
+def prepare_job(call: ToolCall, tools: Mapping[str, Callee]) -> Job:
     """Finds the tool and reads the arguments; nothing that a model invents is ever run."""
     arguments: dict[str, Any] = {}
     try:
         arguments = call.parsed_arguments
         tool = tools.get(call.name)
         if tool is None:
-            nearest = find_nearest(call.name, tools)
-            raise Unreadable(
-                f"there is no tool {call.name!r}; the nearest is {nearest!r}, and all are: "
-                f"{', '.join(tools)}"
-            )
+            raise Unreadable(_tell_missing(call.name, tools))
         positional, named = tool.bind(arguments)
     except (ParseError, Unreadable) as error:
         reason = error.message if isinstance(error, ParseError) else error.reason
         return Job(call, arguments, None, [], {}, reason)
     return Job(call, arguments, tool, positional, named)
+
+
+def _tell_missing(name: str, tools: Mapping[str, Callee]) -> str:
+    nearest = find_nearest(name, tools)
+    if nearest is None:
+        return f"there is no tool {name!r}, and no other one"
+    return f"there is no tool {name!r}; the nearest is {nearest!r}, and all are: {', '.join(tools)}"
 
 
 def refuse_job(job: Job) -> ToolRun:

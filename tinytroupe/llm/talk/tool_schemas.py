@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,14 @@ class Tool:
         call = getattr(self.function, "__call__", None)  # noqa: B004
         return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call)
 
-    def bind(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def bind(
+        self, arguments: Mapping[str, Any], *, quoted: bool = True
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Returns what the function is called with; what is not given is left to its defaults.
+
+        Args:
+            arguments: By the parameters' names, as JSON has them.
+            quoted: Whether the reason shows the values that do not fit.
 
         Raises:
             Unreadable: The arguments do not fit; the reason names each.
@@ -49,7 +55,9 @@ class Tool:
             # As JSON and not as Python's values: dates and enumerations are texts there.
             read = self._model.model_validate_json(json.dumps(arguments))
         except ValidationError as error:
-            raise Unreadable(tell_problems(error)) from error
+            raise Unreadable(tell_problems(error, quoted)) from error
+        except RecursionError as error:
+            raise Unreadable("the arguments are nested too deeply") from error
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for place, parameter in enumerate(self._parameters):
@@ -74,28 +82,43 @@ def make_tool(function: Callable[..., Any]) -> dict[str, Any]:
     return told
 
 
-def read_function(function: Callable[..., Any] | Tool) -> Tool:
+def read_function(
+    function: Callable[..., Any] | Tool,
+    *,
+    name: str | None = None,
+    parameters: Collection[str] | None = None,
+) -> Tool:
     """Makes a tool of a function; a tool is returned as it is.
+
+    Args:
+        function: What is called.
+        name: What the model calls it; None: as the function is called.
+        parameters: The tool knows these only. The others get their values elsewhere, by name.
+            None: it knows all.
 
     Raises:
         BadRequest: The function has no name that can be sent, or a hint has no JSON Schema.
     """
     if isinstance(function, Tool):
         return function
-    name = getattr(function, "__name__", "")
+    name = getattr(function, "__name__", "") if name is None else name
     if not callable(function) or not _NAME.fullmatch(name):
         raise BadRequest(
             f"{function!r} cannot be a tool: it must be a function whose name has 1 to 64 "
             "letters, digits, underscores and dashes"
         )
     summary, described = read_docstring(inspect.getdoc(function))
-    parameters = _list_parameters(function, name)
-    model, schema = _describe_arguments(function, name, parameters, described)
+    known = tuple(
+        parameter
+        for parameter in _list_parameters(function, name)
+        if parameters is None or parameter.name in parameters
+    )
+    model, schema = _describe_arguments(function, name, known, described)
     told: dict[str, Any] = {"name": name, "parameters": schema}
     if summary:
         told["description"] = summary
     wire = freeze_mapping({"type": "function", "function": told}, f"the tool {name}")
-    return Tool(name, function, wire, model, parameters)
+    return Tool(name, function, wire, model, known)
 
 
 def _list_parameters(function: Callable[..., Any], name: str) -> tuple[inspect.Parameter, ...]:

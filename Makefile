@@ -8,18 +8,22 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo demo-django test lint bench soak clean
 
 help:
-	@echo "make demo    hold a focus group with ten personas, then again from the cache alone"
-	@echo "make test    run the tests"
-	@echo "make lint    check style, formatting and types"
-	@echo "make bench   measure the speed and print it as ratios"
-	@echo "make soak    kill focus groups at random and look what is lost (MINUTES=$(MINUTES))"
-	@echo "make clean   remove everything that these made"
+	@echo "make demo         hold a focus group with ten personas, then again from the cache alone"
+	@echo "make demo-django  chat on a Django site, without a model (ARGS=--check looks by itself)"
+	@echo "make test         run the tests"
+	@echo "make lint         check style, formatting and types"
+	@echo "make bench        measure the speed and print it as ratios"
+	@echo "make soak         kill focus groups at random and look what is lost (MINUTES=$(MINUTES))"
+	@echo "make clean        remove everything that these made"
 
 demo: $(VENV)/.ready
 	@$(RUN) examples/demo.py $(ARGS)
+
+demo-django: $(VENV)/.ready
+	@$(RUN) examples/django_site/run_demo.py $(ARGS)
 
 test: $(VENV)/.ready
 	@$(RUN) -m pytest -n 2

@@ -1,0 +1,1 @@
+"""The shop: its orders, and the assistant that customers chat with."""

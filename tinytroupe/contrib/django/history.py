@@ -32,6 +32,12 @@ PENDING, FAILED, ANSWERED = "pending", "failed", "answered"
 _SENT = ("role", "content", "tool_calls", "tool_call_id", "name")
 _CALL_SENT = ("id", "type", "function")
 
+_FURTHER = (
+    (str, ("timestamp", "name", "prompt", "error", "config", "model"), "a text"),
+    (dict, ("context_vars", "tokens", "extra"), "an object"),
+)
+"""What a message may also have, of which type, and how an error calls that."""
+
 
 def make_message(role: str, content: str | None, **further: Any) -> StoredMessage:
     """Returns a message with an id and the time of now; what is None is left out."""
@@ -135,9 +141,10 @@ def _check_message(place: int, message: Any) -> None:
         _refuse(message, f"its role {role!r} is none of {', '.join(ROLES)}")
     if not isinstance(content, str) and not (content is None and calls):
         _refuse(message, f"its content is of type {type(content).__name__}, not a text")
-    for name in ("prompt", "error", "name"):
-        if not isinstance(message.get(name, ""), str):
-            _refuse(message, f"its {name} is not a text")
+    for kind, names, called in _FURTHER:
+        for name in names:
+            if name in message and not isinstance(message[name], kind):
+                _refuse(message, f"its {name} is not {called}")
     if message.get("status", ANSWERED) not in (PENDING, FAILED, ANSWERED):
         _refuse(message, f"its status {message['status']!r} is none that there is")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):

@@ -14,6 +14,7 @@ from tinytroupe.contrib.django.templating import FORMATS, compile_field, compile
 from tinytroupe.contrib.django.validators import (
     Check,
     check_fields,
+    check_format,
     check_initial_messages,
     check_mapping,
     check_names,
@@ -135,6 +136,8 @@ class PromptTemplate(Checked):
     """How chats of one kind begin and go on, and which models answer them."""
 
     CHECKS: ClassVar[Mapping[str, Check]] = {
+        "name": check_text,
+        "template_format": check_format,
         "required_kwargs": check_names,
         "initial_messages_templates": check_initial_messages,
         "logged_context_vars": check_names,

@@ -13,6 +13,7 @@ from tinytroupe.contrib.django.history import is_unstorable
 from tinytroupe.llm.canonical import freeze
 from tinytroupe.llm.errors import LLMError
 from tinytroupe.llm.talk.shapes import make_shape
+from tinytroupe.llm.talk.sources import FORMATS
 
 Check: TypeAlias = Callable[[Any], object]
 
@@ -71,6 +72,12 @@ def check_tool_name(value: Any) -> None:
         )
 
 
+def check_format(value: Any) -> None:
+    """Takes the language of a template."""
+    if value not in FORMATS:
+        raise ValueError(f"{value!r} is none of {', '.join(FORMATS)}")
+
+
 def check_names(value: Any) -> None:
     """Takes a list of names, none of them twice."""
     if not isinstance(value, list):
@@ -126,8 +133,12 @@ def check_tool_spec(value: Any) -> None:
     parameters = spec.get("parameters")
     if not isinstance(parameters, dict) or parameters.get("type") != "object":
         raise ValueError('its "parameters" must be a JSON Schema with the type "object"')
-    if not isinstance(parameters.get("properties", {}), dict):
+    properties = parameters.get("properties", {})
+    if not isinstance(properties, dict):
         raise ValueError('the "properties" of its parameters must be an object')
+    for name, schema in properties.items():
+        if not isinstance(schema, (dict, bool)):
+            raise ValueError(f"its parameter {name!r} is {_name_kind(schema)}, not a JSON Schema")
     make_shape(parameters)
 
 

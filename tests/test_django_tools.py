@@ -283,6 +283,28 @@ class TestPaths:
             with pytest.raises(ToolCodeRefused, match="corner_shop; the setting"):
                 check_tool(make_row(path))
 
+    def test_installed_packages_are_allowed_only_by_name(
+        self,
+        shop: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        site_settings: SetSettings,
+    ) -> None:
+        """What others wrote may call anything, as task queues do; the site has to name it."""
+        from django.conf import settings as site
+
+        folder = tmp_path / "site-packages" / "corner_shop_queue"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+        (folder / "tasks.py").write_text("def enqueue(function: str):\n    return function\n")
+        monkeypatch.syspath_prepend(folder.parent)
+        site_settings(INSTALLED_APPS=[*site.INSTALLED_APPS, "corner_shop_queue"])
+        row = make_row("corner_shop_queue.tasks.enqueue")
+        with pytest.raises(ToolCodeRefused, match="not those that were installed as packages"):
+            check_tool(row)
+        site_settings(LLM_WRAPPER_TOOL_MODULES=["corner_shop_queue"])
+        check_tool(row)
+
     def test_a_single_module_may_be_allowed(self, shop: Any, site_settings: SetSettings) -> None:
         """The setting may name modules, and says nothing of those beside them."""
         site_settings(LLM_WRAPPER_TOOL_MODULES=["corner_shop.tools"])
@@ -295,7 +317,7 @@ class TestPaths:
         [
             ("corner_shop.tools.find_ordr", "has no function find_ordr; the nearest is find_order"),
             ("corner_shop.tols.order", "no module corner_shop.tols; the nearest is corner_shop.to"),
-            ("corner_shop.tools.Teller.tell", "no module corner_shop.tools.Teller; corner_shop.to"),
+            ("corner_shop.tools.Teller.tell", "no module corner_shop.tools.Teller; no other lies"),
             ("corner_shop.broken.look", "ModuleNotFoundError: No module named 'nothing_that"),
             ("corner_shop.raising.look", "cannot be imported: RuntimeError: not today"),
             ("find_order", "neither source text nor a dotted path such as"),

@@ -7,10 +7,11 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, TypeGuard
 
-from django.apps import apps
+from django.apps import AppConfig, apps
 
 from tinytroupe.contrib.django.conf import read_site_settings
 from tinytroupe.contrib.django.errors import ToolCodeRefused
@@ -20,8 +21,8 @@ from tinytroupe.contrib.django.tool_source import read_source
 from tinytroupe.llm.errors import BadRequest
 from tinytroupe.llm.talk.values import find_nearest
 
-NEVER_BY_DEFAULT = ("django", "tinytroupe")
-"""Their functions are not written to be called by a model."""
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders of what others wrote. A task queue among it has functions that call any other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ def _check_place(module_name: str, name: str, tool_name: str) -> None:
         raise ToolCodeRefused(
             f"the tool {tool_name}: {module_name} is not among the modules whose functions may be "
             f"tools: {', '.join(allowed) or 'there are none'}; the setting "
-            "LLM_WRAPPER_TOOL_MODULES names them, and without it they are the site's own apps"
+            "LLM_WRAPPER_TOOL_MODULES names them, and without it they are the site's own apps, "
+            "not those that were installed as packages"
         )
     below = module_name[len(min(homes, key=len)) :].split(".")
     if any(part.startswith("_") for part in (*below, name)):
@@ -123,8 +125,12 @@ def _list_allowed_modules() -> tuple[str, ...]:
     allowed = read_site_settings().tool_modules
     if allowed is not None:
         return allowed
-    names = (app.name for app in apps.get_app_configs())
-    return tuple(name for name in names if name.split(".")[0] not in NEVER_BY_DEFAULT)
+    return tuple(app.name for app in apps.get_app_configs() if _is_of_the_site(app))
+
+
+def _is_of_the_site(app: AppConfig) -> bool:
+    foreign = app.name.split(".")[0] in ("django", "tinytroupe")
+    return not foreign and not any(folder in Path(app.path).parts for folder in INSTALLED)
 
 
 def _import_module(module_name: str, tool_name: str) -> ModuleType:
@@ -135,10 +141,8 @@ def _import_module(module_name: str, tool_name: str) -> ModuleType:
         if not f"{module_name}.".startswith(f"{missing}."):
             raise _cannot_import(module_name, tool_name, error) from error
         parent = missing.rpartition(".")[0]
-        nearest = _tell_nearest(missing, _list_modules(parent), f"{parent or 'it'} holds none")
-        raise BadRequest(
-            f"the tool {tool_name}: there is no module {missing}; {nearest}"
-        ) from error
+        near = _tell_nearest(missing, _list_modules(parent), "no other lies where it should")
+        raise BadRequest(f"the tool {tool_name}: there is no module {missing}; {near}") from error
     except Exception as error:
         raise _cannot_import(module_name, tool_name, error) from error
 

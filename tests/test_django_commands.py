@@ -30,6 +30,7 @@ from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
 
 pytest_plugins = ("django_fixtures", "django_chats")
 
+END_OF_INPUT = "\x04"
 KEY = "sk-nobody-may-see-this"
 CLASS = "llm_config_class: RehearsalConfig"
 
@@ -336,7 +337,7 @@ class TestChat:
         ("words", "said"),
         [
             (["suport"], "no prompt template 'suport'; the nearest is 'support'"),
-            (["support"], "requires variables that were not given: customer"),
+            (["support"], "not given: customer; give them as --var customer="),
             (["support", "--chat", "999"], "999"),
             (["support", "--chat", "x"], "argument --chat"),
             (["support", "--seed", "x"], "argument --seed"),
@@ -376,6 +377,19 @@ class TestChat:
         monkeypatch.setattr("sys.stdin", raw)
         with pytest.raises(CommandError, match="not a text in utf-8"):
             call_command("llm_chat", "support", stdout=io.StringIO())
+
+    @on_sqlite
+    def test_an_interrupt_between_messages(
+        self, database: Database, make_prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C at the prompt ends the chat as the end of the input does."""
+
+        def interrupt(prompt: str) -> str:
+            raise KeyboardInterrupt
+
+        make_prompt(system_prompt_template="")
+        monkeypatch.setattr("builtins.input", interrupt)
+        call_command("llm_chat", "support", stdout=io.StringIO())
 
 
 class Terminal:
@@ -420,7 +434,7 @@ def test_at_a_terminal(
     configs_folder: Path,
     tmp_path: Path,
 ) -> None:
-    """At a terminal there is a prompt; Ctrl-C ends an answer, and at the prompt the chat."""
+    """At a terminal there is a prompt; Ctrl-C ends an answer, and Ctrl-D the chat."""
     asked, go_on = threading.Event(), threading.Event()
 
     def answer(body: Any) -> str:
@@ -449,7 +463,7 @@ def test_at_a_terminal(
         terminal.read_until(r"stopped; the message counts as not answered[^>]*> ")
         terminal.write("Again\n")
         terminal.read_until(r"Here I am\. *\r\n> ")
-        terminal.process.send_signal(signal.SIGINT)
+        terminal.write(END_OF_INPUT)
         assert terminal.process.wait(30) == 0
     finally:
         go_on.set()

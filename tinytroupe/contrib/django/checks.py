@@ -213,4 +213,4 @@ def _say_setting_hint(name: str) -> str:
 def _say_file_hint(error: ConfigError) -> str:
     if isinstance(error, UnknownConfig):
         return "Add the file that is missing, or take its name from the key."
-    return "Correct the file, or take it out of the folder."
+    return "Correct the file, or set the variable that it asks for, or take it out of the folder."

@@ -61,7 +61,7 @@ class SiteSettings:
     allow_tool_code: bool
     """`LLM_WRAPPER_ALLOW_TOOL_CODE`: whether the source text of a tool may run."""
     tool_modules: tuple[str, ...] | None
-    """`LLM_WRAPPER_TOOL_MODULES`: where functions that are tools may lie; None: anywhere."""
+    """`LLM_WRAPPER_TOOL_MODULES`: where functions that are tools may lie; None: in the apps."""
     tool_seconds: float
     """`LLM_WRAPPER_TOOL_SECONDS`: how long the source text of a tool may run."""
     max_tool_rounds: int

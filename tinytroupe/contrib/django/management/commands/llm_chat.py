@@ -11,6 +11,7 @@ from typing import Any, cast
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
 
+from tinytroupe.contrib.django.errors import MissingVariables
 from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
 from tinytroupe.llm.errors import LLMError
 
@@ -57,6 +58,9 @@ class Command(BaseCommand):
                 initializing_context_vars=_read_variables(options["var"]),
                 seed=options["seed"],
             )
+        except MissingVariables as error:
+            given = " ".join(f"--var {name}=…" for name in error.names)
+            raise CommandError(f"{error}; give them as {given}") from error
         except LLMError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(

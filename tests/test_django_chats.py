@@ -208,6 +208,7 @@ class TestVariables:
         make_prompt("other")
         with pytest.raises(TemplateError, match=r"system_prompt_template, line 1.*'customer'"):
             LLMCommunicationWrapper(prompt_name="other")
+        assert ChatHistory.objects.count() == 0
 
     @pytest.mark.parametrize(
         ("template_format", "text"),

@@ -53,16 +53,31 @@ class ChatHistoryRepository:
     def __init__(self, chat_history_id: int | None = None) -> None:
         self.alias: str = router.db_for_write(ChatHistory)
         if chat_history_id is None:
-            with transaction.atomic(using=self.alias):
-                self.chat_history_obj = ChatHistory.objects.using(self.alias).create()
-                ChatLock.objects.using(self.alias).create(chat=self.chat_history_obj)
+            self.chat_history_obj = self._create([], {})
         else:
             self.chat_history_obj = self._read(chat_history_id)
+
+    @classmethod
+    def start(cls, prompt: Prompt, values: Mapping[str, Any]) -> ChatHistoryRepository:
+        """Makes a new chat with the opening messages of a prompt template.
+
+        Raises:
+            MissingVariables: The opening needs variables that are not given; no chat is made.
+            TemplateError: A template cannot be rendered; no chat is made.
+            BadRequest: A variable has no JSON form; no chat is made.
+        """
+        variables = to_plain(values)
+        opening = prompt.make_opening(variables)
+        made = cls.__new__(cls)
+        made.alias = router.db_for_write(ChatHistory)
+        made.chat_history_obj = made._create(opening, variables)
+        return made
 
     @property
     def id(self) -> int:
         """The chat's id."""
-        return self.chat_history_obj.pk
+        chat_id: int = self.chat_history_obj.pk
+        return chat_id
 
     @property
     def messages(self) -> list[StoredMessage]:
@@ -105,29 +120,6 @@ class ChatHistoryRepository:
         made = [make_message(**{"role": "", "content": "", **message}) for message in messages]
         self.edit(lambda chat: chat.chat_history.extend(made))
         return [message["id"] for message in made]
-
-    def begin(self, prompt: Prompt, values: Mapping[str, Any]) -> None:
-        """Adds variables, and the opening messages where there is no message yet.
-
-        Raises:
-            MissingVariables: The opening needs variables that are not given.
-            TemplateError: A template cannot be rendered.
-            BadRequest: A variable has no JSON form.
-            InvalidHistory: The messages are not a conversation.
-            UnknownChat: The chat is not there any more.
-            ConfigError: It cannot be committed here, because a transaction is open.
-        """
-        variables = to_plain(values)
-        if not variables and self.messages:
-            check_history(self.messages)
-            return
-
-        def edit(chat: ChatHistory) -> None:
-            chat.current_context_variables.update(variables)
-            if not chat.chat_history:
-                chat.chat_history = prompt.make_opening(chat.current_context_variables)
-
-        self.edit(edit)
 
     def begin_turn(self, prompt: Prompt, message: str, values: Mapping[str, Any]) -> StoredTurn:
         """Stores a message of the user, or takes up the last one if it was not answered.
@@ -188,6 +180,14 @@ class ChatHistoryRepository:
                 self.chat_history_obj = chat
                 return
         raise ChatConflict(f"chat {self.id} is changed all the time by others; try again later")
+
+    def _create(self, messages: list[StoredMessage], variables: dict[str, Any]) -> ChatHistory:
+        with transaction.atomic(using=self.alias):
+            chat = ChatHistory.objects.using(self.alias).create(
+                chat_history=messages, current_context_variables=variables
+            )
+            ChatLock.objects.using(self.alias).create(chat=chat)
+        return chat
 
     def _read(self, chat_id: int) -> ChatHistory:
         try:

@@ -169,7 +169,7 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 
 def _name_file(chat_id: int, alias: str) -> Path:
-    connection = connections[alias]
+    connection: Any = connections[alias]
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and not connection.is_in_memory_db():
         # Beside the database, where SQLite itself puts its files.

@@ -89,7 +89,7 @@ class LLMCommunicationWrapper:
             self._repository = ChatHistoryRepository(chat_history_id)
             check_history(self._repository.messages)
         elif initialize:
-            self._get_repository().begin(self._prompt, self._given)
+            self._repository = ChatHistoryRepository.start(self._prompt, self._given)
 
     @classmethod
     async def acreate(cls, **arguments: Any) -> LLMCommunicationWrapper:

@@ -19,7 +19,7 @@ from tinytroupe.llm.response import Response
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> None:
     """Sets Django up before tests of its app are imported: models need it. Others stay without."""
     if file_path.name.startswith("test_django_"):
-        for fixtures in ("django_fixtures", "django_chats", "browser"):
+        for fixtures in ("django_fixtures", "django_chats", "django_admin_pages", "browser"):
             parent.config.pluginmanager.import_plugin(fixtures)
 
 

@@ -21,6 +21,7 @@ from tinytroupe.contrib.django.chat_admin import ChatHistoryAdmin as ChatHistory
 from tinytroupe.contrib.django.config_states import (
     Column,
     SiteSurvey,
+    describe_fault,
     find_config_faults,
     make_config_columns,
     survey_site,
@@ -89,9 +90,7 @@ class LLMConfigNameAdmin(FieldsAdmin[LLMConfigName]):
     list_filter = ("prompt_templates",)
     search_fields = ("name",)
 
-    def has_change_permission(
-        self, request: HttpRequest, obj: LLMConfigName | None = None
-    ) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: LLMConfigName | None = None) -> bool:
         """Nobody changes one here: another name would be another row."""
         return False
 
@@ -121,7 +120,7 @@ class LLMConfigNameAdmin(FieldsAdmin[LLMConfigName]):
         """Shows the list; above it, why no file can be read, or which have no row yet."""
         survey = _find_survey(request)
         if survey.fault:
-            messages.warning(request, survey.fault)
+            messages.warning(request, f"{survey.fault}.")
         else:
             known = LLMConfigName.objects.values_list("name", flat=True)
             lacking = ", ".join(sorted(survey.states.keys() - set(known)))
@@ -141,7 +140,7 @@ class LLMConfigNameAdmin(FieldsAdmin[LLMConfigName]):
         super().save_model(request, obj, form, change)
         fault = _find_survey(request).find(obj.name).fault
         if fault:
-            messages.warning(request, f"{obj.name}: {fault}")
+            messages.warning(request, describe_fault(obj.name, fault))
 
     @admin.display(description=_("used by templates"), ordering="templates_count")
     def used_by(self, name: LLMConfigName) -> int:

@@ -59,17 +59,17 @@ class FieldsAdmin(BaseAdmin[Row]):
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None or self.has_change_permission(request, obj):
             return fieldsets
+        readable = self.get_readonly_fields(request, obj)
+
+        def read(name: Any) -> Any:
+            return name if name in readable else self._make_readable(name)
+
         return [
-            (
-                title,
-                {**options, "fields": [self._make_readable(name) for name in options["fields"]]},
-            )
+            (title, {**options, "fields": [read(name) for name in options["fields"]]})
             for title, options in fieldsets
         ]
 
-    def _make_readable(self, name: Any) -> Any:
-        if name in self.readonly_fields:
-            return name
+    def _make_readable(self, name: str) -> Any:
         field = self.opts.get_field(name)
         if isinstance(field, models.JSONField):
             return _show_json(name, str(field.verbose_name))

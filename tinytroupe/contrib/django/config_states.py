@@ -38,7 +38,7 @@ class SiteSurvey:
 
     def find(self, name: str) -> ConfigState:
         """Returns what is known of a name."""
-        missing = self.fault or str(_("There is no file of this name."))
+        missing = self.fault or str(_("there is no file of this name"))
         return self.states.get(name) or ConfigState(None, missing)
 
 
@@ -63,13 +63,16 @@ def find_config_faults(template: PromptTemplate, survey: SiteSurvey) -> list[str
     for name in template.llm_config_names.values_list("name", flat=True):
         state = survey.find(name)
         if state.config is None:
-            faults.append(f"{name}: {state.fault}")
+            faults.append(describe_fault(name, state.fault))
         elif has_tools and not state.config.tools_enabled:
-            faults.append(
-                f"{name} does not have tools_enabled, but the template has tools: it will not be "
-                "asked."
-            )
+            said = "it does not have tools_enabled, so it is not asked where there are tools"
+            faults.append(describe_fault(name, said))
     return faults
+
+
+def describe_fault(name: str, fault: str) -> str:
+    """Returns a sentence. The admin begins each with a capital, which a name must not get."""
+    return f"{_('LLM configuration')} {name}: {fault}."
 
 
 Column: TypeAlias = Callable[[LLMConfigName], object]

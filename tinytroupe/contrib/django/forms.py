@@ -57,7 +57,8 @@ class JSONField(forms.JSONField):
     widget = JSONTextarea
 
     def __init__(self, *, name: str, make_empty: Callable[[], object], **options: Any) -> None:
-        super().__init__(**options)
+        # Django sends the first value along where a default is a function; ours never differ.
+        super().__init__(**{**options, "show_hidden_initial": False})
         self.name = name
         self.make_empty = make_empty
 

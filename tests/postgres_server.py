@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -26,6 +25,16 @@ OPTIONS = {
     "max_connections": "120",
     "shared_buffers": "32MB",
 }
+
+# Runs a server until its own standard input ends: however the tests end, they leave none behind.
+UNTIL_INPUT_ENDS = """
+exec 3<&0
+"$@" 3<&- & server=$!
+{ cat <&3 >/dev/null; kill -QUIT $server; } & watch=$!
+wait $server; ended=$?
+kill $watch
+exit $ended
+"""
 
 
 class PostgresFailed(Exception):
@@ -68,7 +77,12 @@ class PostgresServer:
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         """Returns a connection without transactions, past Django."""
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user=SUPERUSER, dbname=database, autocommit=True
+            host="127.0.0.1",
+            port=self.port,
+            user=SUPERUSER,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=5,
         )
 
     def make_database(self, name: str) -> dict[str, Any]:
@@ -117,10 +131,11 @@ class PostgresServer:
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         options = [f"-c{name}={value}" for name, value in OPTIONS.items()]
         with open(self._folder / "log", "ab") as log:
+            server = [str(self._binaries / "postgres"), "-D", "data", "-p", str(port), *options]
             return subprocess.Popen(
-                [self._binaries / "postgres", "-D", "data", "-p", str(port), *options],
+                ["sh", "-c", UNTIL_INPUT_ENDS, "sh", *server],
                 **self._under_its_own_user(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C is for the tests, which then end the server.
@@ -169,10 +184,6 @@ def _find_free_port() -> int:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a server at once; connections that are still open are cut."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGQUIT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(30)

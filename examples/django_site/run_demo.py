@@ -22,9 +22,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import IO
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, ProxyHandler, Request, build_opener
 
@@ -83,19 +85,25 @@ def make_environment(folder: Path, base_url: str) -> dict[str, str]:
 
 def prepare_site(environment: Mapping[str, str], password: str) -> None:
     """Makes the tables, an administrator who is a customer as well, and what he needs."""
-    with_password = {**environment, "DJANGO_SUPERUSER_PASSWORD": password}
     manage(environment, "migrate", "--verbosity", "0")
-    email = f"{USER}@example.org"
-    manage(with_password, "createsuperuser", "--noinput", "--username", USER, "--email", email)
+    make_administrator(environment, USER, password)
     manage(environment, "load_demo", "--customer", USER)
 
 
-def manage(environment: Mapping[str, str], *words: str) -> None:
-    """Runs a command of Django's; what it says is shown only if it fails."""
+def make_administrator(environment: Mapping[str, str], name: str, password: str) -> None:
+    """Makes a user who may do everything."""
+    with_password = {**environment, "DJANGO_SUPERUSER_PASSWORD": password}
+    named = ("--username", name, "--email", f"{name}@example.org")
+    manage(with_password, "createsuperuser", "--noinput", *named)
+
+
+def manage(environment: Mapping[str, str], *words: str) -> str:
+    """Runs a command of Django's and returns what it prints."""
     command = [sys.executable, str(SITE / "manage.py"), *words]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise SystemExit(f"manage.py {words[0]} failed:\n{ended.stdout}{ended.stderr}")
+    return ended.stdout
 
 
 Served = tuple[str, "subprocess.Popen[str]"]
@@ -197,6 +205,8 @@ class Visitor:
         """The last page."""
         self.path = ""
         """Where it was found, after redirections."""
+        self.status = 0
+        """The status of what was asked for last."""
 
     def open(self, path: str) -> None:
         """Opens a page."""
@@ -210,7 +220,7 @@ class Visitor:
         """Sends a form of the page as its script does; yields the lines as they come."""
         request = self._make_form(path, fields)
         request.add_header("Accept", "application/x-ndjson")
-        with self._opener.open(request, timeout=CHECK_SECONDS) as response:
+        with self._ask(request) as response:
             for line in response:
                 yield json.loads(line)
 
@@ -227,9 +237,18 @@ class Visitor:
         return Request(self._site + path, data=body.encode())
 
     def _read(self, request: Request) -> None:
-        with self._opener.open(request, timeout=CHECK_SECONDS) as response:
+        with self._ask(request) as response:
             self.page = response.read().decode()
             self.path = response.url.removeprefix(self._site)
+
+    def _ask(self, request: Request) -> HTTPResponse | HTTPError:
+        response: HTTPResponse | HTTPError
+        try:
+            response = self._opener.open(request, timeout=CHECK_SECONDS)
+        except HTTPError as error:
+            response = error
+        self.status = response.status or 0
+        return response
 
 
 def check_site(site: str, password: str) -> int:
@@ -242,13 +261,14 @@ def check_site(site: str, password: str) -> int:
     visitor.send("/", prompt_template=chosen)
     chat = visitor.path
     print(f"Began the chat {chat}\n\nSent:      {QUESTION}")
-    pieces, times, last = [], [], {}
+    pieces, times = [], []
+    last: dict[str, object] = {}
     for last in visitor.stream(chat, message=QUESTION):
         if "piece" in last:
             pieces.append(str(last["piece"]))
             times.append(time.monotonic())
     answer = "".join(pieces)
-    print(f"Answered:  {answer}\n")
+    print(f"Answered:  {answer or last}\n")
     visitor.open(chat)
     texts = [html.unescape(text) for text in re.findall(r'class="text">([^<]+)<', visitor.page)]
     took = times[-1] - times[0] if times else 0.0
@@ -266,7 +286,7 @@ def check_site(site: str, password: str) -> int:
 def is_open(visitor: Visitor, path: str) -> bool:
     """Tells whether a page can be seen."""
     visitor.open(path)
-    return visitor.path == path
+    return visitor.path == path and visitor.status == 200
 
 
 def report(findings: Mapping[str, bool]) -> int:

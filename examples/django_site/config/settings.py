@@ -14,12 +14,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("SHOP_DATA_DIR", BASE_DIR)).absolute()
 
 DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
-# Without a key Django refuses to start; only developers may use one that everybody knows.
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "known-to-everybody" if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("Set DJANGO_SECRET_KEY, or DJANGO_DEBUG=1 on your own machine.")
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = not DEBUG
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django_fixtures import Database
 
@@ -52,6 +53,17 @@ def log_in_with(database: Database) -> Callable[..., Client]:
         return client
 
     return log_in
+
+
+def forbid_inline(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
+    """Django middleware: pages may load scripts and styles, and hold none themselves."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        response.headers["Content-Security-Policy"] = "default-src 'self'; img-src 'self' data:"
+        return response
+
+    return answer
 
 
 def read(client: Client, path: str, status: int = 200, **query: str) -> str:

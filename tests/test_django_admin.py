@@ -7,6 +7,7 @@ import re
 from html import unescape
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_admin_pages import (
@@ -278,3 +279,15 @@ def test_a_faulty_template_is_refused_with_its_line(boss):
     status, page = send(boss, "prompttemplate/add/", form)
     assert status == 200
     assert "system_prompt_template, line 2: Expected an expression" in page
+
+
+def test_each_space_of_a_template_is_kept(boss):
+    """Templates and code are stored as they stand in the form, with plain line ends."""
+    text = "\r\n  You help. \r\n\r\n"
+    form = make_prompt_form(system_prompt_template=text, template_format="mustache")
+    assert send(boss, "prompttemplate/add/", form)[0] == 302
+    row = PromptTemplate.objects.get()
+    assert row.system_prompt_template == "\n  You help. \n\n"
+    assert send(boss, f"prompttemplate/{row.pk}/change/", form)[0] == 302
+    entry = LogEntry.objects.latest("pk")
+    assert entry.get_change_message() == "No fields changed."

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator, capfirst
 
-from tinytroupe.contrib.django.forms import SCRIPTS, STYLES, CodeTextarea, JSONField
+from tinytroupe.contrib.django.forms import SCRIPTS, STYLES, CodeField, CodeTextarea, JSONField
 from tinytroupe.contrib.django.history import clean_text
 from tinytroupe.contrib.django.json_text import format_json
 
@@ -51,7 +51,8 @@ class FieldsAdmin(BaseAdmin[Row]):
                 "make_empty": db_field.get_default,
             }
         elif db_field.name in self.code_fields:
-            kwargs["widget"] = CodeTextarea()
+            kwargs["form_class"] = CodeField
+            kwargs["widget"] = CodeTextarea
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Row | None = None) -> Any:

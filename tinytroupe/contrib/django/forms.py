@@ -46,6 +46,20 @@ class CodeTextarea(forms.Textarea):
         super().__init__({**marks, **(attrs or {})})
 
 
+class CodeField(forms.CharField):
+    """A text in which each space counts. Its lines end as they do everywhere but in forms."""
+
+    widget = CodeTextarea
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "strip": False})
+
+    def to_python(self, value: Any) -> str | None:
+        """Returns what was written."""
+        text = super().to_python(value)
+        return text.replace("\r\n", "\n") if text else text
+
+
 class JSONField(forms.JSONField):
     """JSON, written with a line for each member; its faults name the field, line and column.
 
@@ -169,10 +183,9 @@ class PreviewForm(forms.Form):
     variables = forms.CharField(
         label=_("sample variables"), required=False, strip=False, widget=JSONTextarea
     )
-    message = forms.CharField(
+    message = CodeField(
         label=_("sample message"),
         required=False,
-        strip=False,
         widget=forms.Textarea({"rows": 2, "class": "vLargeTextField"}),
         help_text=_("What a user says."),
     )

@@ -137,7 +137,7 @@ def _show_fault(fault: PreviewFault) -> dict[str, Any]:
     else:
         field = PromptTemplate._meta.get_field(fault.field)
         label, element = getattr(field, "verbose_name", fault.field), f"id_{fault.field}"
-    reason = fault.reason.removeprefix(fault.field).removeprefix(":").removeprefix(",").strip()
+    reason = fault.reason.removeprefix(f"{fault.field}: ").removeprefix(f"{fault.field}, ")
     return {
         "label": capfirst(str(label)),
         "element": element,

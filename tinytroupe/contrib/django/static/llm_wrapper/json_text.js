@@ -48,7 +48,8 @@
             return {at: isLast ? 0 : text.length, reason};
         }
         if (text[sound] === '\\') {
-            return {at: sound, reason: 'JSON has no such escape'};
+            const at = text[sound + 1] === 'u' ? sound + 1 : sound;
+            return {at, reason: 'JSON has no such escape'};
         }
         if (text[sound] !== '"') {
             return {at: sound, reason: 'this character must be escaped'};

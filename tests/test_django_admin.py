@@ -69,7 +69,7 @@ def test_configurations_are_listed_as_their_files_are(boss, configs_folder):
     page = see(response.content)
     assert "mine OpenAICompatibleConfig gpt-4o example.org:8443 usable 0" in page
     assert "rehearsal RehearsalConfig rehearsal none usable 0" in page
-    assert "there is no class 'NoSuchConfig'" in page
+    assert re.search(r"faulty - - - faulty.yaml .* there is no class 'NoSuchConfig'", page)
     assert "lost - - - there is no file of this name 0" in page
     assert "Files that are not in the table: later." in page
     shown = read(boss, "llmconfigname/mine/change/")

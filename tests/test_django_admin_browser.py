@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browser import log_in, wait_until
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
 from django_admin_pages import ROOT, make_chat, write_config
 from selenium.webdriver import Chrome
@@ -125,6 +125,20 @@ def test_a_preview_that_is_refused_says_so(open_page, browser, make_prompt):
     failed = "The preview failed: you are not logged in any more."
     assert find(browser, ".llm-preview-result .errornote").text == failed
     assert find(browser, "#llm-preview-button").is_enabled()
+
+
+def test_who_may_only_view_previews_what_is_stored(open_page, browser, make_prompt):
+    """On a page without a form the stored template is previewed, with the variables typed there."""
+    row = make_prompt(system_prompt_template="You help {{ name }}.", required_kwargs=["name"])
+    viewer = User.objects.create_user("viewer", is_staff=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_prompttemplate"))
+    open_page("prompttemplate/")
+    log_in(browser, browser.current_url, viewer)
+    open_page(f"prompttemplate/{row.pk}/change/")
+    assert find(browser, ".field-required_kwargs .llm-json-text").text == '"name"'
+    write(browser, "#id_preview-variables", '{"name": "Ann"}')
+    show_preview(browser)
+    assert list_messages(browser) == ["You help Ann.", "Hello!"]
 
 
 def test_json_is_coloured_and_checked_while_it_is_typed(open_page, browser):

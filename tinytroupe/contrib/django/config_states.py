@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -45,15 +46,15 @@ class SiteSurvey:
 def survey_site() -> SiteSurvey:
     """Reads all files of the site's folder; what is wrong is part of what is returned."""
     try:
-        survey = survey_configs(find_folder())
+        folder = find_folder()
+        survey = survey_configs(folder)
     except ConfigError as error:
         return SiteSurvey({}, error.message)
-    return SiteSurvey(
-        {
-            **{name: ConfigState(config, "") for name, config in survey.configs.items()},
-            **{name: ConfigState(None, error.message) for name, error in survey.faults.items()},
-        }
-    )
+    states = {name: ConfigState(config, "") for name, config in survey.configs.items()}
+    for name, fault in survey.faults.items():
+        # The folder is the same for all of them, and long in a table.
+        states[name] = ConfigState(None, fault.message.replace(f"{folder}{os.sep}", ""))
+    return SiteSurvey(states)
 
 
 def find_config_faults(template: PromptTemplate, survey: SiteSurvey) -> list[str]:

@@ -56,8 +56,9 @@ def stream(said: dict[str, Any] | str, pause: Step | None = None, after: int = 2
         pause: A step that comes between.
         after: So many words.
     """
-    events = [write_event(event) for event in list_events("scripted", make_message(said))]
-    steps: list[Step] = [STREAM, *events, b"data: [DONE]\n\n", Close()]
+    events = list(list_events("scripted", make_message(said)))
+    events[-1]["usage"]["completion_tokens"] = len(events) - 2
+    steps: list[Step] = [STREAM, *map(write_event, events), b"data: [DONE]\n\n", Close()]
     if pause is not None:
         steps.insert(1 + after, pause)
     return steps

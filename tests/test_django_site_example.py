@@ -346,6 +346,19 @@ def test_tool_calls_are_shown_beside_the_answer(browser, site):
     assert "Jasmine tea, 100 g" in step
 
 
+def test_results_stand_beside_their_calls(site):
+    """An endpoint may give calls of different answers one id; each shows its own result."""
+    admin = site.visit("admin")
+    path = begin_chat(admin)
+    days = call_tools(("delivery_days", {"country": "Slovenia"}))
+    site.endpoint.play(stream(FIND), stream(days), stream("In two to four days."))
+    assert list(admin.stream(path, message="How long, to Slovenia?"))[-1] == {"done": True}
+    admin.open(path)
+    results = re.findall(r"<dt>Found</dt><dd><code>([^<]*)</code>", admin.page)
+    assert ["Jasmine" in result for result in results] == [True, False]
+    assert results[1] == "2 to 4 working days"
+
+
 def test_a_failure_is_shown_and_the_message_sent_again(browser, site):
     """The message is marked with the error; sent again it is answered, and stands there once."""
     open_chat(browser, site)

@@ -98,13 +98,12 @@ def list_shown(messages: list[StoredMessage]) -> list[Shown]:
     """
     check_history(messages)
     opened = find_open_turn(messages)
-    results = {m["tool_call_id"]: m["content"] for m in messages if m["role"] == "tool"}
     shown = []
-    for message in messages:
+    for place, message in enumerate(messages):
         if message["role"] == "user":
             shown.append(_show_user(message, may_go_again=message is opened))
         elif message["role"] == "assistant":
-            shown.append(_show_assistant(message, results))
+            shown.append(_show_assistant(message, messages[place + 1 :]))
     return shown
 
 
@@ -127,18 +126,21 @@ def _show_user(message: StoredMessage, *, may_go_again: bool) -> Shown:
     )
 
 
-def _show_assistant(message: StoredMessage, results: dict[str, str]) -> Shown:
+def _show_assistant(message: StoredMessage, following: list[StoredMessage]) -> Shown:
     return Shown(
         message["id"],
         "assistant",
-        message["content"] or "",
-        steps=tuple(_list_steps(message, results)),
+        (message["content"] or "").strip(),
+        steps=tuple(_list_steps(message, following)),
         config=message.get("config", ""),
         tokens=(message.get("tokens") or {}).get("output"),
     )
 
 
-def _list_steps(message: StoredMessage, results: dict[str, str]) -> Iterator[Step]:
-    for call in message.get("tool_calls") or ():
+def _list_steps(message: StoredMessage, following: list[StoredMessage]) -> Iterator[Step]:
+    calls = message.get("tool_calls") or ()
+    # Only right behind: an endpoint may give its calls the same ids with each answer.
+    results = {result.get("tool_call_id"): result["content"] for result in following[: len(calls)]}
+    for call in calls:
         function = call["function"]
         yield Step(function["name"], function["arguments"], results[call["id"]])

@@ -91,7 +91,7 @@ async function receive(response, target) {
     if (line.done) return;
     if (line.error) throw makeFault(line.error, line.stored);
     const atEnd = isAtEnd();
-    target.append(line.piece);
+    target.append(target.textContent ? line.piece : line.piece.trimStart());
     if (atEnd) scrollDown();
   }
   throw makeFault("The connection was lost before the answer was whole.", true);

@@ -16,3 +16,8 @@ def add(a: int, b: int) -> int:
 def describe(what: str, customer: str, n: int) -> str:
     """Describes a thing of a customer."""
     return f"{what} of {customer}, {n}"
+
+
+def name_all(zeta: int, b: int, alpha: int) -> list[int]:
+    """Names three numbers."""
+    return [zeta, b, alpha]

@@ -486,6 +486,15 @@ class TestTools:
         assert list(described) == ["what"]
         assert read_chat(wrapper)[3]["content"] == "x of Amina, 7"
 
+    def test_the_order_of_parameters(self, endpoints: Endpoints, make_prompt: MakePrompt):
+        """A model is told the parameters in the function's order, however a database keeps them."""
+        tool = make_tool("name_all")
+        server = endpoints.add("main", echo)
+        make_prompt(configs=("main",), tools=(tool,))
+        Door("sync").send(Door("sync").open(), "Go")
+        parameters = server.bodies[0]["tools"][0]["function"]["parameters"]
+        assert list(parameters["properties"]) == ["zeta", "b", "alpha"]
+
     def test_code_that_may_not_run(self, make_prompt: MakePrompt):
         """Without the setting, a tool of source text is an error that names it, before all else."""
         tool = Tool.objects.create(

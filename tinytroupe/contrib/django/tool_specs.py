@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tinytroupe.contrib.django.models import Tool
@@ -92,7 +92,9 @@ def read_spec(tool: Tool, code: ToolCode) -> dict[str, Any]:
             "parameters, where providers take only properties"
         )
     hidden = list_hidden(tool)
-    properties = _leave_out(given.get("properties", {}), hidden)
+    # PostgreSQL keeps no order of names, and a model writes arguments in that of the schema.
+    shown = _sort_names(given.get("properties", {}), list(list_parameters(code)))
+    properties = _leave_out(shown, hidden)
     required = [name for name in given.get("required", ()) if name not in hidden]
     _check_properties(tool, code, properties, required)
     parameters = {**given, "properties": properties, "additionalProperties": False}
@@ -187,6 +189,11 @@ def _check_parameter(tool: Tool, code: ToolCode, field: str, name: str) -> None:
         f"the tool {tool.name}: {field} names {name!r}, which is no parameter of "
         f"{code.function.__name__}; {near}"
     )
+
+
+def _sort_names(values: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    places = {name: place for place, name in enumerate(order)}
+    return {name: values[name] for name in sorted(values, key=lambda n: places.get(n, len(order)))}
 
 
 def _leave_out(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

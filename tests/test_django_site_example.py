@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -230,6 +231,20 @@ def test_a_template_that_wants_more_is_refused_on_the_page(site):
     admin.send("/", prompt_template=admin.find(r'value="(\d+)"[^>]*>Riddle<'))
     assert admin.status == 400
     assert "requires variables that were not given: riddle" in admin.page
+
+
+def test_the_admin_has_the_shop(site):
+    """Orders are found, and chats are shown with whose they are."""
+    admin = site.visit("admin")
+    pk = begin_chat(admin).split("/")[2]
+    admin.open("/admin/shop/order/?q=jasmine")
+    assert "T-1042" in admin.page
+    assert "T-1041" not in admin.page
+    admin.open(f"/admin/shop/conversation/{pk}/change/")
+    assert admin.status == 200
+    assert "Orders and delivery" in admin.page
+    admin.open("/admin/shop/conversation/?q=admin")
+    assert admin.status == 200
 
 
 class Outside(HTMLParser):
@@ -529,6 +544,15 @@ def test_the_check_finds_what_is_wrong(site, capsys):
     site.endpoint.play(stream(FIND), stream("All at once"))
     assert site.demo.check_site(site.url, PASSWORD) == 1
     assert re.search(r"Streamed, \d pieces in 0.0 seconds: +NO\n", capsys.readouterr().out)
+
+
+def test_a_port_that_somebody_has_is_left_alone(monkeypatch):
+    """The usual port is taken where it is free; else the system chooses one."""
+    demo = load_demo()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(demo, "USUAL_PORT", taken.getsockname()[1])
+        assert demo.choose_port() == 0
+    assert demo.choose_port() == demo.USUAL_PORT
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.http import HttpRequest
 
 from shop.models import Conversation, Order
 
@@ -18,10 +19,13 @@ class OrderAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 @admin.register(Conversation)
 class ConversationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Whose chat is whose."""
+    """Whose chat is whose; chats begin on the site."""
 
     list_display = ("__str__", "user", "prompt_template", "chat_history")
     list_filter = ("prompt_template",)
     search_fields = ("title", "user__username")
-    autocomplete_fields = ("user",)
-    readonly_fields = ("chat_history",)
+    readonly_fields = ("user", "chat_history", "prompt_template")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Tells that none is added here."""
+        return False

@@ -27,6 +27,8 @@ class ChatServer:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.bodies: list[JSONObject] = []
+        self.counts_tokens = True
+        """Whether answers say how many tokens they took."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -41,7 +43,7 @@ class ChatServer:
                 elif body.get("stream"):
                     self.reply_in_events(body, make_message(said))
                 else:
-                    self.reply(200, wrap_message(body["model"], make_message(said)))
+                    self.reply(200, outer.count(wrap_message(body["model"], make_message(said))))
 
             def reply(self, status: int, answer: JSONObject) -> None:
                 content = json.dumps(answer).encode()
@@ -57,7 +59,7 @@ class ChatServer:
                 self.send_header("connection", "close")
                 self.end_headers()
                 for event in list_events(body["model"], message):
-                    self.wfile.write(write_event(event))
+                    self.wfile.write(write_event(outer.count(event)))
                     self.wfile.flush()
                 self.wfile.write(b"data: [DONE]\n\n")
                 self.close_connection = True
@@ -71,6 +73,12 @@ class ChatServer:
             target=self._server.serve_forever, args=(0.01,), daemon=True
         )
         self._thread.start()
+
+    def count(self, answer: JSONObject) -> JSONObject:
+        """Takes the tokens out of an answer where none are counted."""
+        if not self.counts_tokens:
+            answer.pop("usage", None)
+        return answer
 
     def close(self) -> None:
         """Ends the server."""

@@ -88,6 +88,18 @@ class TestTurns:
         chat = wrapper.get_chat_history_object()
         assert chat.current_context_variables == {"customer": "Amina", "topic": "delivery"}
 
+    def test_an_endpoint_that_counts_nothing(
+        self, door: Door, endpoints: Endpoints, make_prompt: MakePrompt
+    ):
+        """An answer that does not say how many tokens it took is stored, and the chat goes on."""
+        endpoints.add("main", echo).counts_tokens = False
+        make_prompt(configs=("main",))
+        wrapper = door.open()
+        for message in ("One", "Two"):
+            assert door.send(wrapper, message) == f"You said: {message}"
+        answers = read_chat(wrapper)[2::2]
+        assert [answer["tokens"] for answer in answers] == [None, None]
+
     def test_a_chat_goes_on(self, door: Door, endpoints: Endpoints, make_prompt: MakePrompt):
         """A chat that is taken up by its id is sent as the model saw it, with a system message of
         now."""

@@ -116,8 +116,10 @@ def test_a_history_is_kept_as_it_was_saved(database):
         result("t1", "l"),
         result("t2", "k"),
         assistant("a1", tokens={"input": 3, "output": None}, config="gpt"),
-        user("u2", status="failed", error="TimedOut: …"),
-        user("u3", status="pending"),
+        user("u2", status="answered"),
+        assistant("a2", tokens=None, config="gpt"),
+        user("u3", status="failed", error="TimedOut: …"),
+        user("u4", status="pending"),
     ]
     chat = ChatHistory(chat_history=messages)
     chat.save()

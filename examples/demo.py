@@ -30,7 +30,7 @@ from tinytroupe.llm.config.load import load_settings
 from tinytroupe.llm.config.settings import mask_url
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = Path(".demo").resolve()
+FOLDER = Path(".demo/focus-group").resolve()
 LATENCY_SECONDS = 0.2
 END_SECONDS = 30
 PAUSE_SECONDS = 0.1
@@ -51,7 +51,7 @@ class Endpoint:
 def main() -> int:
     """Runs the demonstration; 0 when every run equals the first."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
+    FOLDER.mkdir(parents=True)
     # A proxy could not reach this machine's own addresses.
     direct = ",".join(
         filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"))

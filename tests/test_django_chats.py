@@ -431,6 +431,17 @@ class TestTools:
         assert [message["name"] for message in messages if message["role"] == "tool"] == ["add"] * 3
         assert [tool["function"]["name"] for tool in server.bodies[0]["tools"]] == ["add"]
 
+    def test_what_is_said_before_a_tool(
+        self, endpoints: Endpoints, make_prompt: MakePrompt, add: Tool
+    ):
+        """In a stream an empty line stands between what is said before and after a tool."""
+        for way in ("stream", "async stream"):
+            rounds = iter([{**call_tools(("add", {"a": 1, "b": 2})), "content": way}, "Three."])
+            endpoints.add(way.replace(" ", "-"), lambda body, rounds=rounds: next(rounds))
+            make_prompt(way, configs=(way.replace(" ", "-"),), tools=(add,))
+            wrapper = Door(way).open(prompt_name=way)
+            assert Door(way).send(wrapper, "Go").split(" \n\n") == [way, "Three."]
+
     def test_what_a_model_invents(
         self, door: Door, endpoints: Endpoints, make_prompt: MakePrompt, add: Tool
     ):

@@ -90,11 +90,16 @@ class BlockingAccess:
 class StreamingAccess(BlockingAccess):
     """For threads; suspends with each piece of an answer. See `Access`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces = _Pieces()
+
     async def ask(self, model: Model, call: Call, response_format: object) -> ParsedResponse:
+        self._pieces.begin()
         for piece in model.client.stream(call):
             if isinstance(piece, Response):
                 return _read_text(piece)
-            await Emission(piece)
+            await Emission(self._pieces.take(piece))
         raise AssertionError("a stream ends with a response or an error")
 
 
@@ -107,6 +112,7 @@ class AsyncAccess:
 
     def __init__(self, emit: Emit | None = None) -> None:
         self._emit = emit
+        self._pieces = _Pieces()
         self._lock: Lock | None = None
         self._taking: Future[None] | None = None
         # Of its own: in a pool, those who wait could keep out the one that they wait for.
@@ -118,10 +124,11 @@ class AsyncAccess:
             return await aask(model.async_client, call, parser, response_format=response_format)
         if self._emit is None:
             return _read_text(await model.async_client.send(call))
+        self._pieces.begin()
         async for piece in model.async_client.stream(call):
             if isinstance(piece, Response):
                 return _read_text(piece)
-            await self._emit(piece)
+            await self._emit(self._pieces.take(piece))
         raise AssertionError("a stream ends with a response or an error")
 
     async def query(self, work: Callable[[], T]) -> T:
@@ -141,6 +148,23 @@ class AsyncAccess:
             if self._taking.done():
                 await AsyncioRuntime().wait(given_back)
         self._keeper.shutdown(wait=False)
+
+
+class _Pieces:
+    """Keeps apart, for who reads a stream, what a model says before and after it calls tools."""
+
+    def __init__(self) -> None:
+        self._spoken = False
+        self._parted = True
+
+    def begin(self) -> None:
+        """Says that another answer begins."""
+        self._parted = not self._spoken
+
+    def take(self, piece: str) -> str:
+        """Returns a piece, behind an empty line where it begins another answer."""
+        parted, self._spoken, self._parted = self._parted, True, True
+        return piece if parted else f"\n\n{piece}"
 
 
 def _read_text(response: Response) -> ParsedResponse:

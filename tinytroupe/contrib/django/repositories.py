@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextvars import copy_context
 from functools import partial
 from threading import Lock
@@ -174,8 +174,10 @@ class LLMCommunicationWrapper:
         message: str,
         context_vars: Mapping[str, Any] | None = None,
         retry_on_openai_time_limit: bool = False,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Yields the answer's text as it comes; when it is whole, it is stored.
+
+        What a model says before it calls tools is followed by an empty line.
 
         Arguments and errors are those of `send_user_message_and_get_response`; the errors leave
         while it is read. Leaving early ends the call, and the message counts as not answered.
@@ -201,7 +203,7 @@ class LLMCommunicationWrapper:
         message: str,
         context_vars: Mapping[str, Any] | None = None,
         retry_on_openai_time_limit: bool = False,
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """Does what `stream_user_message` does without blocking the event loop."""
         self._check_streams()
         arguments = await sync_to_async(self._prepare)(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any, cast
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
@@ -94,10 +94,9 @@ class Command(BaseCommand):
 
     def _answer(self, wrapper: LLMCommunicationWrapper, message: str) -> bool:
         """Writes the answer to a message, or why there is none; returns whether there is one."""
-        pieces = cast("Generator[str, None, None]", wrapper.stream_user_message(message))
         said = None
         try:
-            with closing(pieces):
+            with closing(wrapper.stream_user_message(message)) as pieces:
                 for piece in pieces:
                     self.stdout.write(piece, ending="")
                     self.stdout.flush()

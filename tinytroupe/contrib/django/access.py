@@ -7,7 +7,8 @@ access they never suspend, but for the pieces of a streamed answer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -17,7 +18,7 @@ from tinytroupe.contrib.django.tools import Toolbox
 from tinytroupe.llm.chain import Emission
 from tinytroupe.llm.request import Call
 from tinytroupe.llm.response import Response, ToolCall
-from tinytroupe.llm.runtime import AsyncioRuntime
+from tinytroupe.llm.runtime import AsyncioRuntime, Cancelled
 from tinytroupe.llm.talk.ask import aask, ask
 from tinytroupe.llm.talk.formats import read_format
 from tinytroupe.llm.talk.models import Model
@@ -26,6 +27,9 @@ from tinytroupe.llm.talk.tool_runs import ToolRun
 
 T = TypeVar("T")
 Emit: TypeAlias = Callable[[str], Awaitable[None]]
+
+_NOT_HEARD_SECONDS = 0.05
+"""After which somebody who still waits for a lock is told again that nobody wants it."""
 
 
 class Access(Protocol):
@@ -79,8 +83,9 @@ class BlockingAccess:
         return toolbox.run(call)
 
     async def acquire(self, lock: Lock) -> None:
-        lock.acquire()
+        # First of all: an interrupt may come as soon as it is taken.
         self._lock = lock
+        lock.acquire()
 
     async def release(self) -> None:
         if self._lock is not None:
@@ -115,8 +120,9 @@ class AsyncAccess:
         self._pieces = _Pieces()
         self._lock: Lock | None = None
         self._taking: Future[None] | None = None
-        # Of its own: in a pool, those who wait could keep out the one that they wait for.
-        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="chat-lock")
+        # Of its own: in a pool, those who wait could keep out the one that they wait for. The
+        # second thread is only for a waiting that is given up.
+        self._keeper = ThreadPoolExecutor(2, thread_name_prefix="chat-lock")
 
     async def ask(self, model: Model, call: Call, response_format: object) -> ParsedResponse:
         if response_format is not None:
@@ -132,7 +138,16 @@ class AsyncAccess:
         raise AssertionError("a stream ends with a response or an error")
 
     async def query(self, work: Callable[[], T]) -> T:
-        return await sync_to_async(work, thread_sensitive=True)()
+        doing: Future[None] = Future()
+        try:
+            return await sync_to_async(_do, thread_sensitive=True)(work, doing)
+        except Cancelled:
+            # A thread cannot be cancelled: what it does to the chat, it does before the lock is
+            # given back. Some cancel again and again, until the task has ended.
+            while not (doing.cancel() or doing.done()):
+                with suppress(Cancelled):
+                    await AsyncioRuntime().wait(doing)
+            raise
 
     async def run_tool(self, toolbox: Toolbox, call: ToolCall) -> ToolRun:
         return await toolbox.arun(call)
@@ -142,12 +157,29 @@ class AsyncAccess:
         await AsyncioRuntime().wait(self._taking)
 
     async def release(self) -> None:
-        if self._lock is not None and self._taking is not None:
-            # Behind `acquire`, which may still wait where nobody waits for it any more.
-            given_back = self._keeper.submit(self._lock.release)
-            if self._taking.done():
-                await AsyncioRuntime().wait(given_back)
+        if self._lock is None or self._taking is None:
+            return
+        given_back = self._keeper.submit(_give_back, self._lock, self._taking)
         self._keeper.shutdown(wait=False)
+        if self._taking.done():
+            await AsyncioRuntime().wait(given_back)
+
+
+def _do(work: Callable[[], T], doing: Future[None]) -> T:
+    if not doing.set_running_or_notify_cancel():
+        raise Cancelled
+    try:
+        return work()
+    finally:
+        doing.set_result(None)
+
+
+def _give_back(lock: Lock, taking: Future[None]) -> None:
+    while not taking.done():
+        # Nobody waits for it any more. Not heard where the database was not asked yet.
+        lock.give_up()
+        wait([taking], _NOT_HEARD_SECONDS)
+    lock.release()
 
 
 class _Pieces:

@@ -6,15 +6,15 @@ else it is made again on what is there now. So nothing that anybody wrote is los
 
 from __future__ import annotations
 
-import json
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeAlias
 
-from django.core.serializers.json import DjangoJSONEncoder
-from django.db import router, transaction
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 from django.utils import timezone
 
 from tinytroupe.contrib.django.errors import ChatConflict, InvalidHistory, UnknownChat
@@ -25,19 +25,22 @@ from tinytroupe.contrib.django.history import (
     StoredMessage,
     check_history,
     find_open_turn,
-    is_unstorable,
     list_for_model,
     make_message,
     split_turns,
 )
 from tinytroupe.contrib.django.models import ChatHistory, ChatLock
 from tinytroupe.contrib.django.prompts import Prompt
-from tinytroupe.llm.errors import BadRequest, ConfigError
+from tinytroupe.contrib.django.storable import check_said, to_plain
+from tinytroupe.llm.errors import ConfigError
 
-Edit: TypeAlias = Callable[[ChatHistory], None]
+Edit: TypeAlias = Callable[[ChatHistory], object]
 
 MOST_TRIES = 100
 """More changes by others between reading and writing are taken for a fault."""
+
+LOST = (OperationalError, InterfaceError)
+"""What is raised, among other things, where the connection to the database is gone."""
 
 
 class ChatHistoryRepository:
@@ -121,47 +124,6 @@ class ChatHistoryRepository:
         self.edit(lambda chat: chat.chat_history.extend(made))
         return [message["id"] for message in made]
 
-    def begin_turn(self, prompt: Prompt, message: str, values: Mapping[str, Any]) -> StoredTurn:
-        """Stores a message of the user, or takes up the last one if it was not answered.
-
-        To be called while the chat's lock is held: a message that is still pending then was left
-        by somebody who is gone.
-
-        Raises:
-            MissingVariables: The template requires variables that are not given.
-            TemplateError: A template cannot be rendered.
-            BadRequest: The message or a variable cannot be stored.
-            InvalidHistory: The messages are not a conversation.
-            UnknownChat: The chat is not there any more.
-            ConfigError: It cannot be committed here, because a transaction is open.
-        """
-        _check_message(message)
-        given = to_plain(values)
-        begun: list[StoredMessage] = []
-
-        def edit(chat: ChatHistory) -> None:
-            known = chat.current_context_variables
-            known.update(given)
-            wrapped = prompt.wrap(message, known)
-            _set_system(chat, prompt)
-            said = _find_again(chat, message)
-            said["status"] = PENDING
-            said.pop("error", None)
-            said.pop("prompt", None)
-            if wrapped != message:
-                said["prompt"] = wrapped
-            # The same one as before: its answers may have been bought already.
-            if said.get("config") not in prompt.configs:
-                said["config"] = prompt.configs[0]
-            logged = prompt.template.logged_context_vars
-            said["context_vars"] = {name: known[name] for name in logged if name in known}
-            begun[:] = [said]
-
-        self.edit(edit)
-        return StoredTurn(
-            self, begun[0]["id"], dict(self.chat_history_obj.current_context_variables)
-        )
-
     def edit(self, edit: Edit) -> None:
         """Changes the chat and commits it. Does so anew where others changed it meanwhile.
 
@@ -190,13 +152,29 @@ class ChatHistoryRepository:
         return chat
 
     def _read(self, chat_id: int) -> ChatHistory:
+        chats = ChatHistory.objects.using(self.alias)
         try:
-            return ChatHistory.objects.using(self.alias).get(pk=chat_id)
+            try:
+                return chats.get(pk=chat_id)
+            except LOST:
+                # Models take long: meanwhile the database may have been restarted.
+                if not _drop_lost_connection(self.alias):
+                    raise
+                return chats.get(pk=chat_id)
         except (ChatHistory.DoesNotExist, ValueError, TypeError, OverflowError) as error:
             raise UnknownChat(f"there is no chat {chat_id!r}") from error
 
     def _write(self, chat: ChatHistory) -> bool:
         seen, chat.updated_at = chat.updated_at, timezone.now()
+        try:
+            return self._update(chat, seen)
+        except LOST:
+            if not _drop_lost_connection(self.alias):
+                raise
+            # It may have been lost after the commit.
+            return self._read(chat.pk).updated_at == chat.updated_at
+
+    def _update(self, chat: ChatHistory, seen: datetime) -> bool:
         with ExitStack() as stack:
             try:
                 stack.enter_context(transaction.atomic(using=self.alias, durable=True))
@@ -218,12 +196,17 @@ class ChatHistoryRepository:
 
 @dataclass(slots=True)
 class StoredTurn:
-    """A message of the user and what follows it, in the database. See `turns.Turn`."""
+    """A message of the user and what follows it, in the database. See `turns.Turn`.
+
+    All that change it raise ChatConflict where somebody else took the message up.
+    """
 
     repository: ChatHistoryRepository
-    id: str
+    id: str = ""
+    """Empty until it is begun."""
     variables: dict[str, Any] = field(default_factory=dict)
     """Those of the chat."""
+    claim: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def messages(self) -> list[StoredMessage]:
@@ -235,9 +218,49 @@ class StoredTurn:
         """Who is asked."""
         return str(_find_turn(self.messages, self.id)[0]["config"])
 
+    def begin(self, prompt: Prompt, message: str, values: Mapping[str, Any]) -> None:
+        """Stores a message of the user, or takes up the last one if it was not answered.
+
+        To be called while the chat's lock is held: a message that is still pending then was left
+        by somebody who is gone.
+
+        Raises:
+            MissingVariables: The template requires variables that are not given.
+            TemplateError: A template cannot be rendered.
+            BadRequest: The message or a variable cannot be stored.
+            InvalidHistory: The messages are not a conversation.
+            UnknownChat: The chat is not there any more.
+            ConfigError: It cannot be committed here, because a transaction is open.
+        """
+        check_said(message)
+        given = to_plain(values)
+        begun: list[str] = []
+
+        def edit(chat: ChatHistory) -> None:
+            known = chat.current_context_variables
+            known.update(given)
+            wrapped = prompt.wrap(message, known)
+            _set_system(chat, prompt)
+            said = _find_again(chat, message)
+            for name in ("error", "prompt"):
+                said.pop(name, None)
+            said.update(status=PENDING, claim=self.claim)
+            if wrapped != message:
+                said["prompt"] = wrapped
+            # The same one as before: its answers may have been bought already.
+            if said.get("config") not in prompt.configs:
+                said["config"] = prompt.configs[0]
+            logged = prompt.template.logged_context_vars
+            said["context_vars"] = {name: known[name] for name in logged if name in known}
+            begun[:] = [said["id"]]
+
+        self.repository.edit(edit)
+        self.id = begun[0]
+        self.variables = dict(self.repository.chat_history_obj.current_context_variables)
+
     def move(self, config: str) -> None:
         """Says that another one is asked."""
-        self._change(config=config)
+        self.repository.edit(lambda chat: self._find(chat)[0].update(config=config))
 
     def add_round(self, messages: list[StoredMessage]) -> None:
         """Adds tool calls and all their results."""
@@ -247,24 +270,41 @@ class StoredTurn:
         """Adds the answer."""
 
         def edit(chat: ChatHistory) -> None:
-            self._insert([message], chat)
-            _find_turn(chat.chat_history, self.id)[0]["status"] = ANSWERED
+            said = self._insert([message], chat)
+            said["status"] = ANSWERED
+            del said["claim"]
 
         self.repository.edit(edit)
 
     def fail(self, error: str) -> None:
-        """Says that there is no answer, and why; one that is there stays."""
-        if _find_turn(self.messages, self.id)[0].get("status") == PENDING:
-            self._change(status=FAILED, error=error)
+        """Says that there is no answer, and why. Leaves what is answered, or somebody else's."""
 
-    def _change(self, **facts: str) -> None:
-        self.repository.edit(lambda chat: _find_turn(chat.chat_history, self.id)[0].update(facts))
+        def edit(chat: ChatHistory) -> None:
+            said = _find_turn(chat.chat_history, self.id)[0]
+            if said.get("claim") == self.claim:
+                said.update(status=FAILED, error=error)
+                del said["claim"]
 
-    def _insert(self, messages: list[StoredMessage], chat: ChatHistory) -> None:
+        if self.id and "claim" in _find_turn(self.messages, self.id)[0]:
+            self.repository.edit(edit)
+
+    def _insert(self, messages: list[StoredMessage], chat: ChatHistory) -> StoredMessage:
+        turn = self._find(chat)
         # Others may have added messages behind, which are not of this turn.
-        last = _find_turn(chat.chat_history, self.id)[-1]
-        place = chat.chat_history.index(last) + 1
+        place = chat.chat_history.index(turn[-1]) + 1
         chat.chat_history[place:place] = messages
+        return turn[0]
+
+    def _find(self, chat: ChatHistory) -> list[StoredMessage]:
+        turn = _find_turn(chat.chat_history, self.id)
+        # The lock ends with its connection, and others then take up what seems to be left.
+        if turn[0].get("claim") != self.claim:
+            raise ChatConflict(
+                f"message {self.id} of chat {chat.pk} was taken up by somebody else while it was "
+                "being answered, since its lock was lost; look into the chat before you send it "
+                "again"
+            )
+        return turn
 
 
 def _find_turn(messages: list[StoredMessage], turn_id: str) -> list[StoredMessage]:
@@ -276,6 +316,15 @@ def _find_turn(messages: list[StoredMessage], turn_id: str) -> list[StoredMessag
         "answered",
         message_id=turn_id,
     )
+
+
+def _drop_lost_connection(alias: str) -> bool:
+    """Tells whether a connection is gone, and if so, makes room for a new one."""
+    connection = connections[alias]
+    if connection.in_atomic_block or connection.is_usable():
+        return False
+    connection.close()
+    return True
 
 
 def _find_again(chat: ChatHistory, message: str) -> StoredMessage:
@@ -301,46 +350,3 @@ def _set_system(chat: ChatHistory, prompt: Prompt) -> None:
         messages[0]["content"] = system
     else:
         messages.insert(0, make_message("system", system, initial=True))
-
-
-def _check_message(message: object) -> None:
-    if not isinstance(message, str) or not message.strip():
-        raise BadRequest(f"a message must be a text that is not empty, not {message!r}"[:200])
-    place = next((place for place, letter in enumerate(message) if is_unstorable(letter)), None)
-    if place is not None:
-        raise BadRequest(
-            f"character {place} of the message, {message[place]!r}, cannot be stored by every "
-            "database"
-        )
-
-
-def to_plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns variables as JSON holds them: dates, decimals and UUIDs become texts.
-
-    Raises:
-        BadRequest: A variable has no JSON form; the message names it.
-    """
-    plain: dict[str, Any] = {}
-    for name, value in values.items():
-        if not isinstance(name, str):
-            raise BadRequest(f"the name of a variable is a text, not {name!r}")
-        try:
-            written = json.dumps(value, cls=DjangoJSONEncoder, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise BadRequest(f"the variable {name!r} cannot be stored: {error}") from error
-        if any(mark in written for mark in ("\\u0000", "\\ud8", "\\ud9", "\\uda", "\\udb")):
-            _check_letters(name, json.loads(written))
-        plain[name] = json.loads(written)
-    return plain
-
-
-def _check_letters(name: str, value: Any) -> None:
-    if isinstance(value, str) and any(map(is_unstorable, value)):
-        raise BadRequest(f"the variable {name!r} holds a character that cannot be stored")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_letters(name, key)
-            _check_letters(name, item)
-    if isinstance(value, list):
-        for item in value:
-            _check_letters(name, item)

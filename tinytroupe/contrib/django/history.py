@@ -7,7 +7,7 @@ is an object with
 - `role` and `content`, as OpenAI's API has them; `tool_calls`, `tool_call_id` and `name` likewise;
 - on a user's message `status` (`pending`, `failed` with an `error`, `answered`), `context_vars`
   (the logged variables), `prompt` (what the model was sent, where a template wraps the message),
-  and `config`, which is asked;
+  `config`, which is asked, and, while it is pending, `claim`, which tells who asks;
 - on a model's message `config` (which answered), `model` (as the endpoint calls it), `tokens`
   (`input`, `output`; null: the endpoint did not say), and `extra`: what only this endpoint may be
   sent back, such as a signature of its reasoning;
@@ -33,7 +33,7 @@ _SENT = ("role", "content", "tool_calls", "tool_call_id", "name")
 _CALL_SENT = ("id", "type", "function")
 
 _FURTHER = (
-    (str, ("timestamp", "name", "prompt", "error", "config", "model"), "a text"),
+    (str, ("timestamp", "name", "prompt", "error", "config", "model", "claim"), "a text"),
     (dict, ("context_vars", "tokens", "extra"), "an object"),
 )
 """What a message may also have, of which type, and how an error calls that."""

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from django.core.files import locks
-from django.db import OperationalError, connections
+from django.db import IntegrityError, OperationalError, connections
 from django.db.utils import load_backend
 
-from tinytroupe.contrib.django.errors import ChatConflict
+from tinytroupe.contrib.django.errors import ChatConflict, UnknownChat
 from tinytroupe.contrib.django.models import ChatLock
 
 if TYPE_CHECKING:
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 _LOCK_NOT_AVAILABLE = "55P03"
 """PostgreSQL, "Error Codes"."""
 
+_LONGEST_LIMIT = 2**31 - 1
+"""Milliseconds; PostgreSQL takes no more."""
+
 
 class Lock(Protocol):
-    """The right to go on with a chat. Taken and given back by one and the same thread."""
+    """The right to go on with a chat. Any thread may give it back."""
 
     def acquire(self) -> None:
         """Takes it; blocks where the database can wait.
@@ -46,6 +49,10 @@ class Lock(Protocol):
         """Gives it back; also where it was not taken, or not wholly."""
         ...
 
+    def give_up(self) -> None:
+        """Makes an `acquire` fail that waits on another thread; to be repeated until it does."""
+        ...
+
 
 def make_lock(chat_id: int, alias: str, wait_seconds: float) -> Lock:
     """Returns the lock of a chat, not yet taken. Asks the database.
@@ -54,10 +61,16 @@ def make_lock(chat_id: int, alias: str, wait_seconds: float) -> Lock:
         chat_id: Which chat.
         alias: The database that has it.
         wait_seconds: How long `acquire` waits at most, where it waits.
+
+    Raises:
+        UnknownChat: The chat is not there any more.
     """
     if connections[alias].features.has_select_for_update:
-        # A chat that another program made has no such row yet.
-        ChatLock.objects.using(alias).get_or_create(chat_id=chat_id)
+        try:
+            # A chat that another program made has no such row yet.
+            ChatLock.objects.using(alias).get_or_create(chat_id=chat_id)
+        except IntegrityError as error:
+            raise UnknownChat(f"there is no chat {chat_id} any more") from error
         return _RowLock(chat_id, alias, wait_seconds)
     return _FileLock(chat_id, alias)
 
@@ -96,12 +109,10 @@ class _RowLock:
         column = operations.quote_name("chat_id")
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
-                milliseconds = max(int(self._wait_seconds * 1000), 1)
+                limits = self._list_limits(connection)
                 cursor.execute(
-                    "SELECT set_config('lock_timeout', %s, true), "
-                    # A model may take longer than a site lets its other transactions be idle.
-                    "set_config('idle_in_transaction_session_timeout', '0', true)",
-                    [str(milliseconds)],
+                    f"SELECT {', '.join(['set_config(%s, %s, true)'] * len(limits))}",
+                    [text for limit in limits.items() for text in limit],
                 )
             cursor.execute(
                 f"SELECT {column} FROM {table} WHERE {column} = %s {operations.for_update_sql()}",
@@ -109,12 +120,29 @@ class _RowLock:
             )
             cursor.fetchall()
 
+    def _list_limits(self, connection: Any) -> dict[str, str]:
+        # A model may take longer than a site lets its other transactions run or be idle.
+        off = ["statement_timeout", "idle_in_transaction_session_timeout"]
+        if connection.pg_version >= 170000:
+            off.append("transaction_timeout")
+        milliseconds = max(int(min(self._wait_seconds * 1000, _LONGEST_LIMIT)), 1)
+        return {"lock_timeout": str(milliseconds), **dict.fromkeys(off, "0")}
+
     def release(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            # Whatever is wrong with it: the lock ends with the connection.
+        if connection is not None and connection.connection is not None:
+            # Past Django, which lets no other thread close it, and none that has an event loop:
+            # a stream may be left anywhere. Whatever is wrong, the lock ends with the connection.
             with contextlib.suppress(Exception):
-                connection.close()
+                connection.connection.close()
+
+    def give_up(self) -> None:
+        connection = self._connection
+        driver: Any = None if connection is None else connection.connection
+        cancel = getattr(driver, "cancel_safe", None) or getattr(driver, "cancel", None)
+        if cancel is not None:
+            with contextlib.suppress(Exception):
+                cancel()
 
 
 def _copy_settings(alias: str) -> dict[str, Any]:
@@ -159,6 +187,9 @@ class _FileLock:
             self._path.unlink()
         locks.unlock(file)
         file.close()
+
+    def give_up(self) -> None:
+        """Never waits."""
 
 
 def _is_at(file: FileIO, path: Path) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from tinytroupe.contrib.django.access import AsyncAccess, BlockingAccess, StreamingAccess
-from tinytroupe.contrib.django.chats import ChatHistoryRepository, to_plain
+from tinytroupe.contrib.django.chats import ChatHistoryRepository
 from tinytroupe.contrib.django.history import check_history
 from tinytroupe.contrib.django.models import ChatHistory, PromptTemplate
 from tinytroupe.contrib.django.prompts import read_prompt
+from tinytroupe.contrib.django.storable import to_plain
 from tinytroupe.contrib.django.tools import Toolbox
 from tinytroupe.contrib.django.turns import (
     Answer,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from tinytroupe.contrib.django.access import Access
-from tinytroupe.contrib.django.chats import ChatHistoryRepository
+from tinytroupe.contrib.django.chats import ChatHistoryRepository, StoredTurn
 from tinytroupe.contrib.django.conf import read_site_settings
 from tinytroupe.contrib.django.configs import get_model
+from tinytroupe.contrib.django.errors import UnknownChat
 from tinytroupe.contrib.django.history import (
     StoredMessage,
     clean_text,
@@ -21,6 +22,7 @@ from tinytroupe.contrib.django.history import (
 )
 from tinytroupe.contrib.django.locks import make_lock
 from tinytroupe.contrib.django.prompts import Prompt
+from tinytroupe.contrib.django.storable import clean_json
 from tinytroupe.contrib.django.templating import MESSAGE_NAMES
 from tinytroupe.contrib.django.tools import Toolbox
 from tinytroupe.llm.errors import (
@@ -148,15 +150,16 @@ async def take_turn(
     """Stores what a user says, asks, and stores the answer, alone in the chat all the while.
 
     Raises:
-        ChatConflict: Somebody else has the chat; nothing was stored.
+        ChatConflict: Somebody else has the chat, and nothing was stored; or took the message up.
         LLMError: There is no answer; where the message was stored, the chat says why.
     """
     seconds = read_site_settings().lock_seconds
     lock = await access.query(partial(make_lock, repository.id, repository.alias, seconds))
     try:
         await access.acquire(lock)
-        turn = await access.query(partial(repository.begin_turn, wish.prompt, message, values))
+        turn = StoredTurn(repository)
         try:
+            await access.query(partial(turn.begin, wish.prompt, message, values))
             return await converse(access, wish, turn)
         except BaseException as error:
             await _note_failure(access, turn.fail, error)
@@ -172,6 +175,8 @@ async def _note_failure(access: Access, fail: Any, error: BaseException) -> None
         said = "nobody waited for the answer any more"
     try:
         await access.query(partial(fail, clean_text(said)[:_LONGEST_ERROR]))
+    except UnknownChat:
+        return
     except Exception:
         # What led here is the cause, and is raised; the message stays pending.
         logger.exception("That a message was not answered could not be stored")
@@ -237,17 +242,6 @@ def _make_answer(response: Response, config: str) -> StoredMessage:
         extra=clean_json(wire) or None,
     )
     return {**message, "tokens": tokens}
-
-
-def clean_json(value: Any) -> Any:
-    """Returns JSON with texts that every database can hold, in plain lists and dictionaries."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, Mapping):
-        return {clean_text(key): clean_json(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [clean_json(item) for item in value]
-    return value
 
 
 async def _ask(access: Access, wish: Wish, turn: Turn, toolbox: Toolbox) -> ParsedResponse:

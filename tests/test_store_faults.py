@@ -439,11 +439,13 @@ def test_too_many_open_files_are_not_taken_for_damage(tmp_path, caplog):
     """A look that cannot open the database now is a miss with a report; later it is a hit."""
     store = fill(tmp_path / "answers")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.dup(0)
-    os.close(lowest_free)
     outcomes = []
     for spare in range(8):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + spare, hard))
+        # Below the limit as many are free; what other tests have open may lie between them.
+        free = [os.dup(0) for _ in range(spare + 1)]
+        for descriptor in free:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(free), hard))
         try:
             outcomes.append((store.get(KEYS[0]), store.put("new", make_entry("new"))))
         finally:

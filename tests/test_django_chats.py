@@ -29,7 +29,7 @@ from tinytroupe.contrib.django.errors import (
     UnknownPrompt,
 )
 from tinytroupe.contrib.django.history import check_history
-from tinytroupe.contrib.django.models import ChatHistory, Tool
+from tinytroupe.contrib.django.models import ChatHistory, PromptTemplate, Tool
 from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
 from tinytroupe.contrib.django.tools import fill_tool_spec
 from tinytroupe.llm.errors import (
@@ -218,7 +218,8 @@ class TestVariables:
         with pytest.raises(MissingVariables, match="customer"):
             LLMCommunicationWrapper(prompt_name="support")
         make_prompt("other")
-        with pytest.raises(TemplateError, match=r"system_prompt_template, line 1.*'customer'"):
+        named = r"'other': system_prompt_template, line 1.*'customer'"
+        with pytest.raises(TemplateError, match=named):
             LLMCommunicationWrapper(prompt_name="other")
         assert ChatHistory.objects.count() == 0
 
@@ -737,9 +738,60 @@ class TestBadInput:
         for chat_id in (12345, "abc", 10**30):
             with pytest.raises(UnknownChat, match=str(chat_id)):
                 Door("sync").open(chat_history_id=chat_id)
+        assert Door("sync").open().chat_history_id == 1
+        for chat_id in (True, 1.5, [1], ChatHistory.objects.get()):
+            with pytest.raises(UnknownChat, match="the id of a chat is a number"):
+                Door("sync").open(chat_history_id=chat_id)
+        assert Door("sync").open(chat_history_id="1").chat_history_id == 1
         make_prompt("lost", configs=("rehersal",))
         with pytest.raises(UnknownConfig, match=r"rehersal.*rehearsal"):
             Door("sync").open(prompt_name="lost")
+
+    def test_variables_that_are_no_dictionary(self, make_prompt: MakePrompt):
+        """Variables in another shape are refused in words, and nothing is stored."""
+        make_prompt()
+        wrapper = Door("sync").open()
+        attempts = [
+            lambda: Door("sync").open(initializing_context_vars=["customer"]),
+            lambda: Door("sync").send(wrapper, "Hello", ["customer"]),
+            lambda: asyncio.run(wrapper.asend_user_message_and_get_response("Hello", "customer")),
+            lambda: wrapper.get_one_time_completion(None),
+        ]
+        for attempt in attempts:
+            with pytest.raises(BadRequest, match="variables are given as a dictionary"):
+                attempt()
+        assert outline(read_chat(wrapper)) == [("system", "You help Amina.")]
+        assert ChatHistory.objects.count() == 1
+
+    def test_a_template_written_past_the_checks(self, make_prompt: MakePrompt):
+        """A row of a fixture is checked when it is used; the error names prompt and field."""
+        row = make_prompt()
+        for field, value in {
+            "required_kwargs": "customer",
+            "initial_messages_templates": {},
+        }.items():
+            PromptTemplate.objects.filter(pk=row.pk).update(**{field: value})
+            with pytest.raises(BadRequest, match=f"'support': {field}: it must be a list"):
+                Door("sync").open()
+            PromptTemplate.objects.filter(pk=row.pk).update(**{field: []})
+        PromptTemplate.objects.filter(pk=row.pk).update(system_prompt_template="{{ customer")
+        with pytest.raises(TemplateError, match="'support': system_prompt_template, line 1"):
+            Door("sync").open()
+        assert ChatHistory.objects.count() == 0
+
+    def test_a_chat_that_was_deleted(self, make_prompt: MakePrompt):
+        """A message to a deleted chat begins no other one, whoever deleted it."""
+        make_prompt()
+        wrapper = Door("sync").open()
+        chat_id = wrapper.chat_history_id
+        wrapper.get_chat_history_object().delete()
+        for attempt in (
+            lambda: Door("sync").send(wrapper, "Hello"),
+            wrapper.get_chat_history_object,
+        ):
+            with pytest.raises(UnknownChat, match=str(chat_id)):
+                attempt()
+        assert ChatHistory.objects.count() == 0
 
     def test_a_template_without_configs(self, make_prompt: MakePrompt):
         """A template that nobody can answer is said before anything is stored."""
@@ -784,8 +836,9 @@ class TestBadInput:
         ids = repository.add_msgs_to_chat_history([{"role": "assistant", "content": "Hi."}])
         assert repository.messages[-1]["id"] == ids[0]
         assert repository.get_msg_list_for_llm()[-1] == {"role": "assistant", "content": "Hi."}
-        with pytest.raises(InvalidHistory):
-            repository.add_msgs_to_chat_history([{"role": "tool", "content": "7"}])
+        for wrong in ([{"role": "tool", "content": "7"}], ["Hi."], {"role": "assistant"}):
+            with pytest.raises(InvalidHistory):
+                repository.add_msgs_to_chat_history(wrong)
         assert repository.refresh().chat_history[-1]["id"] == ids[0]
 
 

@@ -513,10 +513,14 @@ class TestSpecs:
         },
     }
 
-    @pytest.mark.parametrize("wrapped", [True, False])
-    def test_a_spec_by_hand(self, deployed: Any, wrapped: bool) -> None:
+    @pytest.mark.parametrize("shape", ["bare", "flat", "wrapped"])
+    def test_a_spec_by_hand(self, deployed: Any, shape: str) -> None:
         """It is told as it is, but for the tool's name, hidden parameters, and no further ones."""
-        spec = {"type": "function", "function": self.SPEC} if wrapped else self.SPEC
+        spec = {
+            "bare": self.SPEC,
+            "flat": {"type": "function", **self.SPEC},
+            "wrapped": {"type": "function", "function": self.SPEC},
+        }[shape]
         row = make_row(
             "corner_shop.tools.find_order", tool_json_spec=spec, context_params=["user_id"]
         )

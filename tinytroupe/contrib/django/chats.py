@@ -27,6 +27,7 @@ from tinytroupe.contrib.django.history import (
     find_open_turn,
     list_for_model,
     make_message,
+    make_messages,
     split_turns,
 )
 from tinytroupe.contrib.django.models import ChatHistory, ChatLock
@@ -53,12 +54,14 @@ class ChatHistoryRepository:
         UnknownChat: There is no such chat.
     """
 
-    def __init__(self, chat_history_id: int | None = None) -> None:
+    def __init__(self, chat_history_id: int | str | None = None) -> None:
         self.alias: str = router.db_for_write(ChatHistory)
         if chat_history_id is None:
             self.chat_history_obj = self._create([], {})
         else:
             self.chat_history_obj = self._read(chat_history_id)
+        self.id: int = self.chat_history_obj.pk
+        """The chat's id; it stays, also where the row is deleted."""
 
     @classmethod
     def start(cls, prompt: Prompt, values: Mapping[str, Any]) -> ChatHistoryRepository:
@@ -74,13 +77,8 @@ class ChatHistoryRepository:
         made = cls.__new__(cls)
         made.alias = router.db_for_write(ChatHistory)
         made.chat_history_obj = made._create(opening, variables)
+        made.id = made.chat_history_obj.pk
         return made
-
-    @property
-    def id(self) -> int:
-        """The chat's id."""
-        chat_id: int = self.chat_history_obj.pk
-        return chat_id
 
     @property
     def messages(self) -> list[StoredMessage]:
@@ -120,7 +118,7 @@ class ChatHistoryRepository:
             UnknownChat: The chat is not there any more.
             ConfigError: It cannot be committed here, because a transaction is open.
         """
-        made = [make_message(**{"role": "", "content": "", **message}) for message in messages]
+        made = make_messages(messages)
         self.edit(lambda chat: chat.chat_history.extend(made))
         return [message["id"] for message in made]
 
@@ -151,7 +149,10 @@ class ChatHistoryRepository:
             ChatLock.objects.using(self.alias).create(chat=chat)
         return chat
 
-    def _read(self, chat_id: int) -> ChatHistory:
+    def _read(self, chat_id: int | str) -> ChatHistory:
+        # Django would take a part of it, or of a switch 1, for an id.
+        if not isinstance(chat_id, (int, str)) or isinstance(chat_id, bool):
+            raise UnknownChat(f"there is no chat {chat_id!r}; the id of a chat is a number")
         chats = ChatHistory.objects.using(self.alias)
         try:
             try:

@@ -51,7 +51,9 @@ def check_settings(app_configs: Apps = None, **_: object) -> list[CheckMessage]:
     for name in dir(settings):
         if name.startswith(PREFIX) and name not in known:
             said = f"nothing reads this setting{suggest(name, known)}"
-            found.append(Warning(said, hint="Take it out.", obj=name, id=f"{TAG}.W001"))
+            found.append(
+                Warning(said, hint="Correct its name, or take it out.", obj=name, id=f"{TAG}.W001")
+            )
     return found
 
 

@@ -17,7 +17,7 @@ is an object with
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NoReturn, TypeAlias
 
@@ -49,6 +49,23 @@ def make_message(role: str, content: str | None, **further: Any) -> StoredMessag
         "content": content,
         **given,
     }
+
+
+def make_messages(given: Iterable[object]) -> list[StoredMessage]:
+    """Returns messages with ids and times, out of what others give.
+
+    Raises:
+        InvalidHistory: One is not even a dictionary.
+    """
+    made = []
+    for place, message in enumerate(given):
+        if not isinstance(message, Mapping):
+            raise InvalidHistory(
+                f"item {place} is a {type(message).__name__}, not a message such as "
+                '{"role": "assistant", "content": "Hello!"}'
+            )
+        made.append(make_message(**{"role": "", "content": "", **message}))
+    return made
 
 
 def find_open_turn(messages: Sequence[StoredMessage]) -> StoredMessage | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tinytroupe.contrib.django.conf import read_site_settings
@@ -23,6 +24,8 @@ from tinytroupe.contrib.django.templating import (
     render_initial_messages,
     render_user_message,
 )
+from tinytroupe.contrib.django.validators import list_faults
+from tinytroupe.llm.errors import BadRequest, TemplateError
 from tinytroupe.llm.talk.values import find_nearest
 
 
@@ -42,17 +45,18 @@ class Prompt:
             MissingVariables: They need variables that are required and not given.
             TemplateError: One of them cannot be rendered.
         """
-        sources = [
-            compile_field(self.template, "system_prompt_template"),
-            *compile_initial_messages(self.template),
-        ]
-        asked = {name for source in sources for name in source.names}
-        self._check_variables(values, asked)
-        system = self.render_system(values)
-        opening = [] if system is None else [make_message("system", system, initial=True)]
-        for message in render_initial_messages(self.template, values):
-            opening.append(make_message(message["role"], message["content"], initial=True))
-        return opening
+        with _name_in_errors(self.template):
+            sources = [
+                compile_field(self.template, "system_prompt_template"),
+                *compile_initial_messages(self.template),
+            ]
+            asked = {name for source in sources for name in source.names}
+            self._check_variables(values, asked)
+            system = self._render_system(values)
+            opening = [] if system is None else [make_message("system", system, initial=True)]
+            for message in render_initial_messages(self.template, values):
+                opening.append(make_message(message["role"], message["content"], initial=True))
+            return opening
 
     def render_system(self, values: Mapping[str, object]) -> str | None:
         """Returns the system message; None: the template has none.
@@ -60,9 +64,8 @@ class Prompt:
         Raises:
             TemplateError: It cannot be rendered.
         """
-        if not self.template.system_prompt_template:
-            return None
-        return render_field(self.template, "system_prompt_template", values)
+        with _name_in_errors(self.template):
+            return self._render_system(values)
 
     def wrap(self, message: str, values: Mapping[str, object]) -> str:
         """Returns what the model is sent for what a user says.
@@ -72,7 +75,13 @@ class Prompt:
             TemplateError: The user template cannot be rendered.
         """
         self._check_variables(values, set(self.template.required_kwargs))
-        return render_user_message(self.template, message, values)
+        with _name_in_errors(self.template):
+            return render_user_message(self.template, message, values)
+
+    def _render_system(self, values: Mapping[str, object]) -> str | None:
+        if not self.template.system_prompt_template:
+            return None
+        return render_field(self.template, "system_prompt_template", values)
 
     def _check_variables(self, values: Mapping[str, object], asked: set[str]) -> None:
         required = self.template.required_kwargs
@@ -85,7 +94,7 @@ class Prompt:
             )
 
 
-def read_prompt(name: str, seed: int | None, chat_id: int | None) -> Prompt:
+def read_prompt(name: str, seed: int | None, chat_id: int | str | None) -> Prompt:
     """Reads a prompt template and draws who is asked.
 
     Args:
@@ -98,6 +107,7 @@ def read_prompt(name: str, seed: int | None, chat_id: int | None) -> Prompt:
         MissingConfigs: It has no configuration.
         UnknownConfig: A configuration of it has no file.
         ToolsDisabled: It has tools, which none of its configurations allows.
+        BadRequest: A field of it does not hold what it should.
         ConfigError: A setting or a file cannot be used.
     """
     template = (
@@ -109,10 +119,21 @@ def read_prompt(name: str, seed: int | None, chat_id: int | None) -> Prompt:
         nearest = find_nearest(str(name), PromptTemplate.objects.values_list("name", flat=True))
         hint = f"; the nearest is {nearest!r}" if nearest else "; there is none at all yet"
         raise UnknownPrompt(f"there is no prompt template {name!r}{hint}")
+    # Fixtures and update() write past the checks of the model.
+    for field, fault in list_faults(template, template.CHECKS).items():
+        raise BadRequest(f"the prompt template {name!r}: {field}: {fault}")
     tools = tuple(template.tools.all())
     configs = _list_configs(template, bool(tools))
     _draw(seed, f"{name}/{chat_id}").shuffle(configs)
     return Prompt(template, tools, tuple(configs))
+
+
+@contextmanager
+def _name_in_errors(template: PromptTemplate) -> Iterator[None]:
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(f"the prompt template {template.name!r}: {error.message}") from error
 
 
 def _list_configs(template: PromptTemplate, has_tools: bool) -> list[str]:

@@ -39,7 +39,7 @@ class LLMCommunicationWrapper:
 
     Args:
         prompt_name: The name of a `PromptTemplate`.
-        chat_history_id: The chat that goes on; None: a new one.
+        chat_history_id: The chat that goes on, also as a text; None: a new one.
         assistant_id: Kept for the caller; it is found again in the tags of the meter's records.
         initialize: Whether a new chat is made at once, with the system message and the initial
             messages. If not, that is done with its first message.
@@ -67,7 +67,7 @@ class LLMCommunicationWrapper:
         self,
         *,
         prompt_name: str,
-        chat_history_id: int | None = None,
+        chat_history_id: int | str | None = None,
         assistant_id: str | None = None,
         initialize: bool = True,
         initializing_context_vars: Mapping[str, Any] | None = None,
@@ -234,7 +234,7 @@ class LLMCommunicationWrapper:
         Raises:
             MissingVariables: The template requires variables that are not given.
             TemplateError: A template cannot be rendered.
-            BadRequest: There is nothing to ask.
+            BadRequest: There is nothing to ask, or the variables are no dictionary.
             LLMError: There is no answer; the class says why.
         """
         turn = make_loose_turn(self._prompt, {**self._given, **to_plain(kwargs)})
@@ -250,7 +250,7 @@ class LLMCommunicationWrapper:
     ) -> tuple[Wish, ChatHistoryRepository, str, dict[str, Any]]:
         # Of its own for each turn: threads may share the wrapper.
         repository = ChatHistoryRepository(self._get_repository().id)
-        values = {**self._given, **(context_vars or {})}
+        values = {**self._given, **to_plain(context_vars or {})}
         return self._make_wish(elsewhere), repository, message, values
 
     def _make_wish(self, elsewhere: bool) -> Wish:

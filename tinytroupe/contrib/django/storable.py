@@ -32,8 +32,13 @@ def to_plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns variables as JSON holds them: dates, decimals and UUIDs become texts.
 
     Raises:
-        BadRequest: A variable has no JSON form; the message names it.
+        BadRequest: A variable has no JSON form, and the message names it; or they are no
+            dictionary.
     """
+    if not isinstance(values, Mapping):
+        raise BadRequest(
+            f"variables are given as a dictionary of names and values, not as {values!r}"[:200]
+        )
     plain: dict[str, Any] = {}
     for name, value in values.items():
         if not isinstance(name, str):

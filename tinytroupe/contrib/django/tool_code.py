@@ -73,7 +73,8 @@ def check_permission(tool: Tool) -> None:
     if not read_site_settings().allow_tool_code:
         raise ToolCodeRefused(
             f"the code of the tool {tool.name} is source text, which runs only where the setting "
-            "LLM_WRAPPER_ALLOW_TOOL_CODE is True; give the dotted path of a function instead"
+            "LLM_WRAPPER_ALLOW_TOOL_CODE is True; give the dotted path of a function instead, such "
+            "as shop.tools.find_order"
         )
     check_system()
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tinytroupe.contrib.django.models import Tool
 from tinytroupe.contrib.django.tool_code import ToolCode, read_code
-from tinytroupe.contrib.django.validators import unwrap_tool_spec
-from tinytroupe.llm.errors import BadRequest, LLMError
+from tinytroupe.contrib.django.validators import list_faults, unwrap_tool_spec
+from tinytroupe.llm.errors import BadRequest
 from tinytroupe.llm.talk.tool_schemas import read_function
 from tinytroupe.llm.talk.values import find_nearest
 
@@ -109,12 +109,8 @@ def check_fields(tool: Tool) -> None:
     Raises:
         BadRequest: A field does not hold what it should; the message names it.
     """
-    for name, check in tool.CHECKS.items():
-        try:
-            check(getattr(tool, name))
-        except (ValueError, LLMError) as error:
-            fault = error.message if isinstance(error, LLMError) else str(error)
-            raise BadRequest(f"the tool {tool.name}: {name}: {fault}") from error
+    for name, fault in list_faults(tool, tool.CHECKS).items():
+        raise BadRequest(f"the tool {tool.name}: {name}: {fault}")
 
 
 def check_hidden(tool: Tool, code: ToolCode) -> None:

@@ -30,6 +30,16 @@ def check_fields(row: object, checks: Mapping[str, Check]) -> None:
     Raises:
         ValidationError: What is wrong, by field; each message names the field.
     """
+    faults = {
+        field: ValidationError(fault if field in fault else f"{field}: {fault}")
+        for field, fault in list_faults(row, checks).items()
+    }
+    if faults:
+        raise ValidationError(faults)
+
+
+def list_faults(row: object, checks: Mapping[str, Check]) -> dict[str, str]:
+    """Returns what is wrong with fields of a row, by field."""
     faults = {}
     for field, check in checks.items():
         value = getattr(row, field)
@@ -37,10 +47,8 @@ def check_fields(row: object, checks: Mapping[str, Check]) -> None:
             check_storable(field, value)
             check(value)
         except (ValueError, LLMError) as error:
-            fault = error.message if isinstance(error, LLMError) else str(error)
-            faults[field] = ValidationError(fault if field in fault else f"{field}: {fault}")
-    if faults:
-        raise ValidationError(faults)
+            faults[field] = error.message if isinstance(error, LLMError) else str(error)
+    return faults
 
 
 def check_storable(field: str, value: Any) -> None:
@@ -143,8 +151,10 @@ def check_tool_spec(value: Any) -> None:
 
 
 def unwrap_tool_spec(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the function of a spec that may be wrapped: `{"type": "function", "function": …}`."""
-    inner = value.get("function") if value.get("type") == "function" else value
+    """Returns the function of a spec: bare, with `"type": "function"`, or under `function`."""
+    if value.get("type") != "function":
+        return dict(value)
+    inner = value.get("function", {name: value[name] for name in value if name != "type"})
     return dict(inner) if isinstance(inner, Mapping) else {}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -142,11 +141,9 @@ class AsyncAccess:
         try:
             return await sync_to_async(_do, thread_sensitive=True)(work, doing)
         except Cancelled:
-            # A thread cannot be cancelled: what it does to the chat, it does before the lock is
-            # given back. Some cancel again and again, until the task has ended.
-            while not (doing.cancel() or doing.done()):
-                with suppress(Cancelled):
-                    await AsyncioRuntime().wait(doing)
+            # What has begun cannot be stopped, and is to end before the lock is given back.
+            if not doing.cancel():
+                await _outlast(doing)
             raise
 
     async def run_tool(self, toolbox: Toolbox, call: ToolCall) -> ToolRun:
@@ -161,8 +158,7 @@ class AsyncAccess:
             return
         given_back = self._keeper.submit(_give_back, self._lock, self._taking)
         self._keeper.shutdown(wait=False)
-        if self._taking.done():
-            await AsyncioRuntime().wait(given_back)
+        await _outlast(given_back)
 
 
 def _do(work: Callable[[], T], doing: Future[None]) -> T:
@@ -172,6 +168,18 @@ def _do(work: Callable[[], T], doing: Future[None]) -> T:
         return work()
     finally:
         doing.set_result(None)
+
+
+async def _outlast(future: Future[None]) -> None:
+    """Waits for what a thread does. Who cancels is heard, but only when it is done."""
+    cancelled: BaseException | None = None
+    while not future.done():
+        try:
+            await AsyncioRuntime().wait(future)
+        except Cancelled as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _give_back(lock: Lock, taking: Future[None]) -> None:

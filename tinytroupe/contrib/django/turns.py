@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -47,6 +49,9 @@ TIME_LIMITS = (408, 504)
 """By which a server says that it gave up waiting (RFC 9110, 15.5.9 and 15.6.5)."""
 
 _LONGEST_ERROR = 1000
+
+_entered: ContextVar[Set[tuple[str, int]]] = ContextVar("entered", default=frozenset())
+"""The chats that the caller is a part of, by database and id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +156,42 @@ async def take_turn(
 
     Raises:
         ChatConflict: Somebody else has the chat, and nothing was stored; or took the message up.
+        BadRequest: A tool that this chat waits for sends it.
         LLMError: There is no answer; where the message was stored, the chat says why.
     """
-    seconds = read_site_settings().lock_seconds
-    lock = await access.query(partial(make_lock, repository.id, repository.alias, seconds))
-    try:
-        await access.acquire(lock)
-        turn = StoredTurn(repository)
+    with _enter(repository):
+        seconds = read_site_settings().lock_seconds
+        lock = await access.query(partial(make_lock, repository.id, repository.alias, seconds))
         try:
-            await access.query(partial(turn.begin, wish.prompt, message, values))
-            return await converse(access, wish, turn)
-        except BaseException as error:
-            await _note_failure(access, turn.fail, error)
-            raise
+            await access.acquire(lock)
+            turn = StoredTurn(repository)
+            try:
+                await access.query(partial(turn.begin, wish.prompt, message, values))
+                return await converse(access, wish, turn)
+            except BaseException as error:
+                await _note_failure(access, turn.fail, error)
+                raise
+        finally:
+            await access.release()
+
+
+@contextmanager
+def _enter(repository: ChatHistoryRepository) -> Iterator[None]:
+    """Refuses a tool that writes to the chat which waits for it: they would wait for each other."""
+    chat, outer = (repository.alias, repository.id), _entered.get()
+    if chat in outer:
+        raise BadRequest(
+            f"a tool of chat {repository.id} sends a message to the same chat, which goes on only "
+            "when the tool has ended; let the tool return what is to be said"
+        )
+    # What a tool leaves running has this set too, and may write when the turn has ended.
+    inner = {*outer, chat}
+    _entered.set(inner)
+    try:
+        yield
     finally:
-        await access.release()
+        inner.discard(chat)
+        _entered.set(outer)
 
 
 async def _note_failure(access: Access, fail: Any, error: BaseException) -> None:

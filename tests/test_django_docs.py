@@ -1,4 +1,4 @@
-"""The documented example works as written, whichever database the site has."""
+"""What the page about Django shows works as written, whichever database the site has."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from django_chats import Endpoints
+from django.test import RequestFactory
+from django_chats import Endpoints, MakePrompt
 from django_fixtures import Database
 
 from tinytroupe.contrib.django.conf import ROWS
 from tinytroupe.contrib.django.configs import CONFIG_CLASSES
 from tinytroupe.contrib.django.models import ChatHistory
+from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
 
 PAGE = Path(__file__).parent.parent / "docs" / "django.md"
 
@@ -50,6 +52,47 @@ def test_the_example(
     assert (chat.pk, chat.chat_history[-1]["config"]) == (1, "second")
     assert len([b for b in endpoints.servers["first"].bodies if len(b["messages"]) > 3]) == 1
     assert chat.current_context_variables == {"question": "Find the sum of digits of a number"}
+
+
+def test_the_view(database: Database, endpoints: Endpoints, make_prompt: MakePrompt) -> None:
+    """It streams an answer; what fails before the first piece has a status of its own."""
+    endpoints.add("main", lambda body: 400 if "fail" in body["messages"][-1]["content"] else "A b")
+    make_prompt("tutor", configs=("main",), system_prompt_template="You help.")
+    view: dict[str, Any] = {}
+    exec(read_block("python views.py"), view)
+    chat_id = LLMCommunicationWrapper(prompt_name="tutor").chat_history_id
+
+    def post(message: str) -> Any:
+        return view["answer"](RequestFactory().post("/", {"message": message}), str(chat_id))
+
+    streamed = post("Hello")
+    assert list(streamed.streaming_content) == [b"A ", b"b "]
+    assert post("Please fail").status_code == 502
+    first = LLMCommunicationWrapper(prompt_name="tutor", chat_history_id=chat_id)
+    under_way = first.stream_user_message("Wait")
+    next(under_way)
+    if database.kind == "sqlite":
+        assert post("Meanwhile").status_code == 409
+    assert list(under_way) == ["b "]
+    statuses = [m["status"] for m in ChatHistory.objects.get().chat_history if m["role"] == "user"]
+    assert statuses == ["answered", "failed", "answered"]
+
+
+def test_the_test_of_a_site(start_site_process: Any, configs_folder: Path, tmp_path: Path) -> None:
+    """Django's own runner runs it, with a model that rehearses."""
+    (tmp_path / "tests.py").write_text(read_block("python tests.py"), encoding="utf-8")
+    first = read_block("yaml llm_configs/first.yaml")
+    (configs_folder / "first.yaml").write_text(first, encoding="utf-8")
+    process = start_site_process(f"""
+    import sys
+    from django.test.runner import DiscoverRunner
+    sys.path.insert(0, {str(tmp_path)!r})
+    runner = DiscoverRunner(verbosity=1)
+    sys.exit(runner.run_tests(["tests.TutorTest"]))
+    """)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "Ran 1 test" in said
 
 
 def find_seed(place: str, wanted: str) -> int:

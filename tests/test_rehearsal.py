@@ -34,7 +34,7 @@ from tinytroupe.llm.transports.rehearsal import Rehearsal, RehearsalTransport
 from tinytroupe.llm.transports.rehearsal.answers import answer
 from tinytroupe.llm.transports.rehearsal.hearing import listen
 from tinytroupe.llm.transports.rehearsal.refusal import Refusal
-from tinytroupe.llm.transports.rehearsal.streams import DONE, split_stream
+from tinytroupe.llm.transports.rehearsal.streams import DONE, split_stream, split_words
 
 
 @given(st.text(min_size=1, max_size=200), st.integers(0, 3))
@@ -83,6 +83,24 @@ def test_both_colours_answer_alike() -> None:
     transport = RehearsalTransport()
     request = attempt(ask(PERSONA, QUESTION))
     assert asyncio.run(transport.asend(request)).content == transport.send(request).content
+
+
+@given(st.text(max_size=80))
+def test_a_stream_in_the_process_is_the_answer_in_pieces(text: str) -> None:
+    """`stream` and `astream` yield words that together are the answer, and then the answer."""
+    assert "".join(split_words(text)) == text
+    transport = RehearsalTransport()
+    request = attempt(ask(PERSONA, QUESTION))
+    whole = transport.send(request)
+
+    async def read() -> list[object]:
+        return [piece async for piece in transport.astream(request)]
+
+    for pieces in (list(transport.stream(request)), asyncio.run(read())):
+        *words, response = pieces
+        assert len(words) > 1
+        assert "".join(map(str, words)) == whole.text
+        assert getattr(response, "content", None) == whole.content
 
 
 def test_how_an_answer_travels_does_not_change_it() -> None:

@@ -47,7 +47,8 @@ def _write_event(data: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
-def _split_words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
+    """Returns the pieces in which a text is streamed; together they are the text."""
     return _PIECE.findall(text)
 
 
@@ -56,7 +57,7 @@ def _split_message(choice: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     calls = message.get("tool_calls") or []
     content = None if calls else ""
     yield _describe_delta({"role": "assistant", "content": content, "refusal": None})
-    for piece in _split_words(message["content"] or ""):
+    for piece in split_words(message["content"] or ""):
         yield _describe_delta({"content": piece})
     for index, call in enumerate(calls):
         started = {**call, "function": {**call["function"], "arguments": ""}}
@@ -75,6 +76,6 @@ def _describe_delta(delta: dict[str, Any], finish_reason: str | None = None) -> 
 
 
 def _split_text(choice: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for piece in _split_words(choice["text"]):
+    for piece in split_words(choice["text"]):
         yield {"text": piece, "logprobs": None, "finish_reason": None}
     yield {"text": "", "logprobs": None, "finish_reason": choice["finish_reason"]}

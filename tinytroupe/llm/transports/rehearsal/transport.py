@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,6 +15,7 @@ from tinytroupe.llm.runtime import AsyncioRuntime, BlockingRuntime, Runtime, run
 from tinytroupe.llm.transports.rehearsal.draws import Draws
 from tinytroupe.llm.transports.rehearsal.faults import Fault, FaultPlan
 from tinytroupe.llm.transports.rehearsal.replies import spoil, write_reply
+from tinytroupe.llm.transports.rehearsal.streams import split_words
 from tinytroupe.llm.transports.wire import Reply, read_reply
 
 ChooseFault: TypeAlias = Callable[[Attempt], "Fault | None"]
@@ -87,6 +88,19 @@ class RehearsalTransport:
 
     async def asend(self, attempt: Attempt) -> Response:
         return await self._answer(attempt, self._runtime or AsyncioRuntime())
+
+    def stream(self, attempt: Attempt) -> Generator[str | Response, None, None]:
+        """Yields the answer word by word, and then the whole response."""
+        response = self.send(attempt)
+        yield from split_words(response.text)
+        yield response
+
+    async def astream(self, attempt: Attempt) -> AsyncGenerator[str | Response, None]:
+        """Does what `stream` does without blocking the event loop."""
+        response = await self.asend(attempt)
+        for word in split_words(response.text):
+            yield word
+        yield response
 
     def close(self) -> None:
         """Does nothing: there is no connection."""

@@ -30,6 +30,7 @@ from tinytroupe.contrib.django.history import (
     make_messages,
     split_turns,
 )
+from tinytroupe.contrib.django.locks import read_state
 from tinytroupe.contrib.django.models import ChatHistory, ChatLock
 from tinytroupe.contrib.django.prompts import Prompt
 from tinytroupe.contrib.django.storable import check_said, to_plain
@@ -42,6 +43,9 @@ MOST_TRIES = 100
 
 LOST = (OperationalError, InterfaceError)
 """What is raised, among other things, where the connection to the database is gone."""
+
+SERIALIZATION_FAILURE = "40001"
+"""PostgreSQL: others changed it, in a database that isolates transactions strictly."""
 
 
 class ChatHistoryRepository:
@@ -169,7 +173,9 @@ class ChatHistoryRepository:
         seen, chat.updated_at = chat.updated_at, timezone.now()
         try:
             return self._update(chat, seen)
-        except LOST:
+        except LOST as error:
+            if read_state(error) == SERIALIZATION_FAILURE:
+                return False
             if not _drop_lost_connection(self.alias):
                 raise
             # It may have been lost after the commit.

@@ -50,7 +50,11 @@ class InvalidHistory(LLMError):
 
 
 class ChatConflict(LLMError):
-    """Another request is being answered in the same chat. Nothing was stored; send it again."""
+    """Another request is being answered in the same chat. Nothing was stored; send it again.
+
+    Or it took up this message, after the database had lost the lock of who raises; its text says
+    which.
+    """
 
 
 class ToolCodeRefused(LLMError):

@@ -54,6 +54,13 @@ class Lock(Protocol):
         ...
 
 
+def read_state(error: BaseException) -> str | None:
+    """Returns the code by which PostgreSQL names an error; None: it has none."""
+    cause = error.__cause__
+    # In psycopg, and in psycopg2.
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+
+
 def make_lock(chat_id: int, alias: str, wait_seconds: float) -> Lock:
     """Returns the lock of a chat, not yet taken. Asks the database.
 
@@ -92,7 +99,7 @@ class _RowLock:
             self._lock_row(connection)
         except OperationalError as error:
             self.release()
-            if getattr(error.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            if read_state(error) != _LOCK_NOT_AVAILABLE:
                 raise
             raise ChatConflict(
                 f"other messages of chat {self._chat_id} were still being answered after "
@@ -162,7 +169,7 @@ class _FileLock:
 
     def acquire(self) -> None:
         while True:
-            file = FileIO(self._path, "a")
+            file = FileIO(self._path, opener=_open_or_make)
             if not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):
                 file.close()
                 self._refuse()
@@ -190,6 +197,11 @@ class _FileLock:
 
     def give_up(self) -> None:
         """Never waits."""
+
+
+def _open_or_make(path: str, flags: int) -> int:
+    # For reading: what another user left who was killed can then be taken as well.
+    return os.open(path, flags | os.O_CREAT, 0o666)
 
 
 def _is_at(file: FileIO, path: Path) -> bool:

@@ -144,16 +144,19 @@ class LLMCommunicationWrapper:
 
         Raises:
             ChatConflict: Others were answered in this chat all the time, or are at this moment
-                where the database cannot wait. Nothing was stored.
+                where the database cannot wait; nothing was stored. Or the database lost the
+                lock, and somebody else took the message up.
             MissingVariables: The template requires variables that the chat does not have.
             TemplateError: A template cannot be rendered. Nothing was stored.
-            BadRequest: The message or a variable cannot be stored.
+            BadRequest: The message or a variable cannot be stored, or a tool of this chat sends it.
             InvalidHistory: The messages of the chat are not a conversation.
             ToolRoundsExceeded: The model called tools without end.
             ParseError: The answer does not fit `response_format_class`.
             UnknownChat: The chat is not there any more.
             ConfigError: A setting or a file cannot be used, or a transaction is open.
             LLMError: There is no answer; the chat says why.
+            django.db.Error: The database failed. The message can be sent again; an answer that had
+                come is in the call cache.
         """
         arguments = self._prepare(message, context_vars, retry_on_openai_time_limit)
         return self._finish(run(take_turn(BlockingAccess(), *arguments)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinytroupe.llm.client import Client
 from tinytroupe.llm.errors import ConfigError, TimedOut
 from tinytroupe.llm.request import Call, CallOptions, Request, chat_request
-from tinytroupe.llm.rules.buckets import MINUTE_SECONDS, Bucket, estimate_tokens
+from tinytroupe.llm.rules.buckets import MINUTE_SECONDS, Bucket, Limits, estimate_tokens
 from tinytroupe.llm.transports.endpoint import Endpoint
 
 gaps = st.lists(st.tuples(st.floats(0, 90), st.floats(0, 30)), min_size=1, max_size=60)
@@ -73,7 +73,69 @@ def test_more_than_a_bucket_holds_goes_alone() -> None:
     bucket = Bucket(10)
     bucket.take(1, 0.0)
     assert bucket.take(99, 0.0).begins == MINUTE_SECONDS
-    assert bucket.find_wait(0.0) == MINUTE_SECONDS
+    assert bucket.take(1, 0.0).begins == 2 * MINUTE_SECONDS
+
+
+@given(st.floats(1, 20), gaps, st.floats(0, 30))
+def test_a_wait_is_known_before(
+    limit: float, comings: list[tuple[float, float]], asked: float
+) -> None:
+    """What is told of a wait is what who then takes the amount has to wait."""
+    bucket, now = Bucket(limit), 0.0
+    for gap, amount in comings:
+        now += gap
+        told = bucket.find_wait(amount, now)
+        assert bucket.take(amount, now).begins == pytest.approx(now + told)
+    told = bucket.find_wait(asked, now)
+    assert bucket.find_wait(asked, now) == told
+    assert bucket.take(asked, now).begins == pytest.approx(now + told)
+
+
+@given(st.integers(1, 6), st.lists(st.integers(0, 40), max_size=20), st.integers(0, 30), st.data())
+def test_who_stands_in_line_comes_first(
+    limit: int, gaps: list[int], waiting: int, data: st.DataObject
+) -> None:
+    """Those who were sent to a bucket and have not begun are told to who asks after them."""
+    bucket, now = Bucket(limit), 0.0
+    for gap in gaps:
+        now += gap
+        bucket.take(1, now)
+    line = [bucket.book(1) for _ in range(waiting)]
+    gone = data.draw(st.integers(0, waiting))
+    for share in line[:gone]:
+        bucket.give_back(share)
+    told = bucket.find_wait(1, now)
+    for share in line[gone:]:
+        bucket.begin(share, now)
+    assert bucket.take(1, now).begins == pytest.approx(now + told)
+
+
+def test_a_fork_leaves_the_line_behind() -> None:
+    """In a child nobody stands in line, and what began counts on."""
+    bucket = Bucket(2)
+    bucket.take(1, 0.0)
+    left = bucket.book(1)
+    assert bucket.find_wait(1, 0.0) == MINUTE_SECONDS
+    bucket.reset()
+    bucket.give_back(left)
+    assert bucket.find_wait(1, 0.0) == 0.0
+    assert bucket.find_wait(2, 0.0) == MINUTE_SECONDS
+
+
+def test_a_booking_counts_until_it_is_given_back() -> None:
+    """What was booked and not used makes room; what was used stays, however often it is told."""
+    limits = Limits(Bucket(2), Bucket(100))
+    unused, used = limits.book(60), limits.book(30)
+    assert limits.find_wait(0, 0.0) == MINUTE_SECONDS
+    assert used.begin(0.0) == 0.0
+    used.used_at = 0.0
+    for _ in range(2):
+        unused.give_back()
+        used.give_back()
+    assert limits.find_wait(70, 0.0) == 0.0
+    assert limits.find_wait(71, 0.0) == MINUTE_SECONDS
+    used.settle(10)
+    assert limits.find_wait(90, 0.0) == 0.0
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan")])
@@ -87,6 +149,8 @@ def test_an_estimate_has_question_and_longest_answer() -> None:
     """A request is estimated by its bytes and the limit of its answer."""
     assert estimate_tokens(ask("x" * 400)) > 100
     assert estimate_tokens(ask(max_tokens=500)) - estimate_tokens(ask()) > 490
+    assert estimate_tokens(ask(), {"max_tokens": 500}) - estimate_tokens(ask()) == 500
+    assert estimate_tokens(ask(max_tokens=5), {"max_tokens": 500}) < 100
 
 
 def test_a_deadline_holds_in_the_queue() -> None:

@@ -72,6 +72,42 @@ def test_nobody_who_rests_is_asked_in_vain(standings: list[Standing], failed: se
         assert standing.rests_until <= wait or all(each.refused for each in standings)
 
 
+@given(standings_of, st.sets(st.integers(0, 4)), st.data())
+def test_nobody_without_room_is_asked_while_another_has_some(
+    standings: list[Standing], failed: set[int], data: st.DataObject
+) -> None:
+    """A call is sent into a line only where no endpoint can take it now, and then the shortest."""
+    number = len(standings)
+    waits = data.draw(
+        st.lists(st.sampled_from([0.0, 20.0, 90.0]), min_size=number, max_size=number)
+    )
+    candidates, rest = find_candidates(standings, failed, 0.0, waits)
+    free = [
+        index
+        for index, standing in enumerate(standings)
+        if index not in failed and standing.rests_until <= 0 and waits[index] == 0
+    ]
+    if free:
+        assert set(candidates) <= set(free)
+    elif any(not standing.refused for standing in standings):
+        (first,) = candidates
+        until = [max(each.rests_until, wait) for each, wait in zip(standings, waits, strict=True)]
+        assert rest == max(standings[first].rests_until, 0)
+        assert until[first] == min(
+            until[index] for index in range(number) if not standings[index].refused
+        )
+
+
+def test_a_long_line_is_better_than_a_longer_rest() -> None:
+    """Nobody waits for a rest of more than a minute, so a line is joined, however long it is."""
+    resting, busy = Standing(rests_until=100.0), Standing()
+    assert find_candidates([resting, busy], (), 0.0, [0.0, 3000.0]) == ([1], 0.0)
+    soon = replace(resting, rests_until=50.0)
+    assert find_candidates([soon, busy], (), 0.0, [0.0, 3000.0]) == ([0], 50.0)
+    assert find_candidates([soon, busy], (), 0.0, [0.0, 40.0]) == ([1], 0.0)
+    assert find_candidates([resting], (), 0.0, [0.0]) == ([0], 100.0)
+
+
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 4))
 def test_weighted_turns_are_exact(weights: list[int], rounds: int) -> None:
     """Over whole rounds each endpoint is chosen exactly as often as its weight says."""
@@ -183,9 +219,16 @@ def test_tiers() -> None:
     assert find_candidates(both, (), 0.0) == ([1], 4.0)
 
 
-@pytest.mark.parametrize("error", [BadRequest("no"), ContextTooLong("no")])
-def test_the_request_s_fault_is_nobody_else_s(error: LLMError) -> None:
-    """A request that all would refuse makes nobody rest and is not asked elsewhere."""
+def out_of_time() -> TimedOut:
+    error = TimedOut("no")
+    error.queued = True
+    error.should_retry = False
+    return error
+
+
+@pytest.mark.parametrize("error", [BadRequest("no"), ContextTooLong("no"), out_of_time()])
+def test_the_call_s_fault_is_nobody_else_s(error: LLMError) -> None:
+    """What all would refuse, or nobody was asked, makes nobody rest and is not asked elsewhere."""
     standing = settle_failure(Standing(under_way=1), error, 0.0, 1.0)
     assert standing == Standing()
     assert not is_worth_moving(error, [standing, Standing()], {0})

@@ -241,4 +241,10 @@ class ConnectionFailed(LLMConnectionError):
 
 
 class TimedOut(LLMConnectionError):
-    """The answer, or a place in the queue, did not come within the deadline."""
+    """The answer, or a place in the queue, did not come within the deadline.
+
+    Attributes:
+        queued: Whether it waited for its turn at an endpoint, which was not asked.
+    """
+
+    queued = False

@@ -11,7 +11,7 @@ from tinytroupe.llm.errors import TimedOut
 from tinytroupe.llm.layers.handler import AttemptHandler
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.response import Response
-from tinytroupe.llm.rules.buckets import Bucket, Share, estimate_tokens
+from tinytroupe.llm.rules.buckets import BookedAttempt, Bucket, Limits, attach_booking
 from tinytroupe.llm.runtime import Runtime
 
 
@@ -72,8 +72,10 @@ def limited(
 
     The time in the queue counts against the call's deadline, not against the
     attempt's: a thousand agents at a gate of four are slow, not broken. The
-    place is taken before the minute's share: a queue between the two would let
-    more begin within a minute than was reserved.
+    minute's share begins only after the place is taken: a queue between the two
+    would let more begin within a minute than was reserved. Until then it stands in
+    line, so that a route sees how much is still to come; a route that chose this
+    endpoint has put it there already.
 
     Args:
         handler: Makes the attempt.
@@ -86,9 +88,25 @@ def limited(
     Raises:
         TimedOut: The call's deadline passed while it queued.
     """
-    if requests is not None or tokens is not None:
-        handler = _paced(handler, requests, tokens, runtime)
-    return handler if gate is None else _gated(handler, gate, runtime)
+    if requests is None and tokens is None:
+        return handler if gate is None else _gated(handler, gate, runtime)
+    handler = _paced(handler, runtime)
+    if gate is not None:
+        handler = _gated(handler, gate, runtime)
+    return _booked(handler, Limits(requests, tokens))
+
+
+def _booked(handler: AttemptHandler, limits: Limits) -> AttemptHandler:
+    async def attempt_in_line(attempt: Attempt) -> Response:
+        if isinstance(attempt, BookedAttempt):
+            return await handler(attempt)
+        booking = limits.book(limits.measure(attempt.call.request))
+        try:
+            return await handler(attach_booking(attempt, booking))
+        finally:
+            booking.give_back()
+
+    return attempt_in_line
 
 
 def _gated(handler: AttemptHandler, gate: Gate, runtime: Runtime) -> AttemptHandler:
@@ -100,7 +118,7 @@ def _gated(handler: AttemptHandler, gate: Gate, runtime: Runtime) -> AttemptHand
         except BaseException as error:
             gate.give_up(future)
             if isinstance(error, TimeoutError):
-                raise TimedOut(
+                raise _report_queue(
                     "the call's deadline passed while it queued for one of the "
                     "MAX_CONCURRENT_MODEL_CALLS places"
                 ) from None
@@ -119,17 +137,15 @@ def _gated(handler: AttemptHandler, gate: Gate, runtime: Runtime) -> AttemptHand
     return attempt_in_turn
 
 
-def _paced(
-    handler: AttemptHandler, requests: Bucket | None, tokens: Bucket | None, runtime: Runtime
-) -> AttemptHandler:
-    async def wait_for_room(attempt: Attempt, shares: list[tuple[Bucket, Share]]) -> Attempt:
+def _paced(handler: AttemptHandler, runtime: Runtime) -> AttemptHandler:
+    async def wait_for_room(attempt: BookedAttempt) -> Attempt:
         now = runtime.now()
-        wait = max(share.begins for _, share in shares) - now
+        wait = attempt.booking.begin(now) - now
         if wait <= 0:
             return attempt
         expires_at = attempt.call.expires_at
         if expires_at is not None and now + wait >= expires_at:
-            error = TimedOut(
+            error = _report_queue(
                 f"the limit per minute has room for this call only in {wait:.1f} s, which is "
                 "after its deadline"
             )
@@ -139,22 +155,23 @@ def _paced(
         return _shorten(attempt, runtime)
 
     async def attempt_in_time(attempt: Attempt) -> Response:
-        now = runtime.now()
-        shares = [(requests, requests.take(1.0, now))] if requests else []
-        if tokens is not None:
-            shares.append((tokens, tokens.take(estimate_tokens(attempt.call.request), now)))
-        try:
-            attempt = await wait_for_room(attempt, shares)
-        except BaseException:
-            for bucket, share in shares:
-                bucket.give_back(share)
-            raise
+        assert isinstance(attempt, BookedAttempt)
+        booking = attempt.booking
+        attempt = await wait_for_room(attempt)
+        booking.used_at = runtime.now()
         response = await handler(attempt)
-        if tokens is not None and response.usage is not None:
-            tokens.settle(shares[-1][1], response.usage.total_tokens)
+        if response.usage is not None:
+            booking.settle(response.usage.total_tokens)
         return response
 
     return attempt_in_time
+
+
+def _report_queue(message: str) -> TimedOut:
+    """Returns the error for a call whose time ran out before an endpoint was asked."""
+    error = TimedOut(message)
+    error.queued = True
+    return error
 
 
 def _shorten(attempt: Attempt, runtime: Runtime) -> Attempt:

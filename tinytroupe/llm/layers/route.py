@@ -12,8 +12,10 @@ from tinytroupe.llm.errors import ConfigError, LLMError, RateLimited, TimedOut
 from tinytroupe.llm.layers.handler import AttemptHandler
 from tinytroupe.llm.request import Attempt, Request
 from tinytroupe.llm.response import Response
+from tinytroupe.llm.rules.buckets import Booking, Limits, attach_booking
 from tinytroupe.llm.rules.parameters import adapt_request
 from tinytroupe.llm.rules.routes import (
+    LONGEST_WAIT_SECONDS,
     STRATEGIES,
     Standing,
     Strategy,
@@ -28,9 +30,6 @@ from tinytroupe.llm.runtime import Runtime
 from tinytroupe.llm.transports.endpoint import Endpoint, check_endpoints
 
 logger = logging.getLogger(__name__)
-
-LONGEST_WAIT_SECONDS = 60.0
-"""Where every endpoint rests longer than this, the call fails instead of waiting."""
 
 
 class Route:
@@ -57,6 +56,13 @@ class Route:
             Standing(weight=endpoint.weight, tier=endpoint.tier) for endpoint in self.endpoints
         ]
         self._credits = [0.0] * len(self.endpoints)
+        self._limits = [
+            Limits(each.requests, each.tokens, each.parameters)
+            if each.requests or each.tokens
+            else None
+            for each in self.endpoints
+        ]
+        self._is_limited = any(self._limits)
 
     def __repr__(self) -> str:
         return f"Route({', '.join(self._indexes)}; {self.strategy})"
@@ -79,17 +85,36 @@ class Route:
         """Returns the positions of endpoints."""
         return frozenset(self._indexes[name] for name in names if name in self._indexes)
 
-    def pick(self, failed: frozenset[int], now: float, draw: float) -> tuple[int | None, float]:
-        """Takes an endpoint for an attempt; returns it, or None and how long to wait for one."""
+    def pick(
+        self, request: Request, failed: frozenset[int], now: float, draw: float
+    ) -> tuple[int | None, float, Booking | None]:
+        """Takes an endpoint for an attempt, and a place in line where it has limits per minute.
+
+        Returns:
+            The endpoint, or None and how long to wait for one; its place in line.
+        """
+        demands = self._measure(request) if self._is_limited else ()
         with self._lock:
-            candidates, wait = find_candidates(self._standings, failed, now)
+            waits = self._find_waits(demands, now) if demands else ()
+            candidates, wait = find_candidates(self._standings, failed, now, waits)
             if wait > 0:
-                return None, wait
+                return None, wait, None
             credits, known = self._credits, self._standings
             chosen = choose(self.strategy, known, credits, candidates, draw)
             self._credits = take_turn(self.strategy, known, credits, candidates, chosen)
             known[chosen] = replace(known[chosen], under_way=known[chosen].under_way + 1)
-            return chosen, 0.0
+            limits = self._limits[chosen]
+            return chosen, 0.0, limits.book(demands[chosen]) if limits else None
+
+    def _measure(self, request: Request) -> list[float]:
+        """Returns how many tokens each endpoint would be asked for."""
+        return [limits.measure(request) if limits else 0.0 for limits in self._limits]
+
+    def _find_waits(self, demands: Sequence[float], now: float) -> list[float]:
+        return [
+            limits.find_wait(tokens, now) if limits else 0.0
+            for limits, tokens in zip(self._limits, demands, strict=True)
+        ]
 
     def succeed(self, index: int, seconds: float) -> None:
         """Notes an answer."""
@@ -114,6 +139,8 @@ class Route:
         """Forgets what is under way: after a fork it is not in this process."""
         self._lock = Lock()
         self._standings = [replace(standing, under_way=0) for standing in self._standings]
+        for limits in filter(None, self._limits):
+            limits.reset()
 
 
 def routed(
@@ -124,8 +151,10 @@ def routed(
 ) -> AttemptHandler:
     """Makes each attempt at the endpoint that the route picks.
 
-    An endpoint that failed in this call is not asked again while another is up.
-    Where all rest, the call waits for the first one, up to a minute.
+    An endpoint that failed in this call is not asked again while another is up, and
+    one whose limits per minute have no room for the call while another has. Where
+    none can take the call now, it waits for the first one that can: for a rest up to
+    a minute, for room as long as it takes.
 
     Args:
         handlers: One for each endpoint, in order.
@@ -135,40 +164,54 @@ def routed(
 
     Raises:
         RateLimited: All endpoints rest for longer than a minute.
-        TimedOut: All endpoints rest beyond the call's deadline.
+        TimedOut: No endpoint can take the call before its deadline.
     """
 
-    async def pick(attempt: Attempt, failed: frozenset[int]) -> int:
+    async def pick(attempt: Attempt, failed: frozenset[int]) -> tuple[int, Booking | None]:
         while True:
             now = runtime.now()
-            index, wait = route.pick(failed, now, draw())
+            index, wait, booking = route.pick(attempt.call.request, failed, now, draw())
             if index is not None:
-                return index
+                return index, booking
             _check_wait(attempt, wait, now)
-            logger.info("All %d endpoints rest; the first is up in %.1f s", len(handlers), wait)
+            logger.info(
+                "None of %d endpoints can take a call; one can in %.1f s", len(handlers), wait
+            )
             await runtime.sleep(wait)
 
     async def attempt_elsewhere(attempt: Attempt) -> Response:
         failed = route.find(attempt.failed) if attempt.failed else _NONE
-        index = await pick(attempt, failed)
+        index, booking = await pick(attempt, failed)
         endpoint = route.endpoints[index]
         began = runtime.now()
         try:
-            response = await handlers[index](_fit(attempt, endpoint, began))
+            fitting = _fit(attempt, endpoint, began)
+            if booking is not None:
+                fitting = attach_booking(fitting, booking)
+            response = await handlers[index](fitting)
         except LLMError as error:
             error.endpoint = endpoint.name
-            error.elsewhere = route.fail(index, error, began, runtime.now(), failed)
+            sent = _find_start(booking, began)
+            error.elsewhere = route.fail(index, error, sent, runtime.now(), failed)
             raise
         except BaseException:
             route.release(index)
             raise
-        route.succeed(index, runtime.now() - began)
+        finally:
+            if booking is not None:
+                booking.give_back()
+        route.succeed(index, runtime.now() - _find_start(booking, began))
         return response
 
     return attempt_elsewhere
 
 
 _NONE: frozenset[int] = frozenset()
+
+
+def _find_start(booking: Booking | None, began: float) -> float:
+    """Returns when an attempt was sent: the time in line tells nothing of the endpoint."""
+    return began if booking is None or booking.used_at is None else booking.used_at
 
 
 def _check_wait(attempt: Attempt, wait_seconds: float, now: float) -> None:
@@ -181,8 +224,8 @@ def _check_wait(attempt: Attempt, wait_seconds: float, now: float) -> None:
     expires_at = attempt.call.expires_at
     if expires_at is not None and now + wait_seconds >= expires_at:
         error = TimedOut(
-            f"all endpoints are cooling down; the first is up again in {wait_seconds:.1f} s, "
-            "which is after the call's deadline"
+            f"no endpoint can take the call now; the first can in {wait_seconds:.1f} s, which is "
+            "after the call's deadline"
         )
         error.should_retry = False
         raise error

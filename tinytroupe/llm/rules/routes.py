@@ -6,7 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from tinytroupe.llm.errors import BadRequest, ContentFiltered, ContextTooLong, LLMError
+from tinytroupe.llm.errors import (
+    BadRequest,
+    ContentFiltered,
+    ContextTooLong,
+    LLMError,
+    TimedOut,
+)
 from tinytroupe.llm.rules.classify import decide_retry
 
 Strategy: TypeAlias = Literal["round_robin", "random", "weighted", "least_busy", "latency"]
@@ -18,6 +24,8 @@ REFUSED_REST_SECONDS = 60.0
 """For a wrong key, an exhausted quota, a missing model: what time alone does not mend."""
 LONGEST_REST_SECONDS = 60.0
 """For rests that nobody asked for; a server's Retry-After is obeyed however long."""
+LONGEST_WAIT_SECONDS = 60.0
+"""Nobody waits for a rest that is longer: where all are, the call fails."""
 SMOOTHING = 0.2
 """How much the latest answer counts in an endpoint's smoothed time."""
 
@@ -45,25 +53,33 @@ class Standing:
 
 
 def find_candidates(
-    standings: Sequence[Standing], failed: Collection[int], now: float
+    standings: Sequence[Standing],
+    failed: Collection[int],
+    now: float,
+    waits: Sequence[float] = (),
 ) -> tuple[list[int], float]:
     """Returns which endpoints may be asked, and after how many seconds.
 
-    In order: those of the first tier that has any that are up and have not
-    failed in this call; those of which another call is finding out whether they
-    are well again; whichever is up first. Endpoints that refused in a way that
-    time does not mend come last, at once: nothing is gained by waiting for them.
+    In order: those of the first tier that has any that are up, have room and have
+    not failed in this call; those of which another call is finding out whether they
+    are well again; whichever can take the call first. Endpoints that refused in a
+    way that time does not mend come last, at once: nothing is gained by waiting for
+    them. The seconds are those of a rest; one waits for room where one is sent.
 
     Args:
         standings: At least one.
         failed: The endpoints that failed already in this call.
         now: By the runtime's clock.
+        waits: How many seconds each has no room for the call, by its limits per
+            minute; empty: none of them has such limits.
     """
     fresh = [
         index
         for index, standing in enumerate(standings)
         if index not in failed and standing.rests_until <= now
     ]
+    if waits:
+        fresh = [index for index in fresh if waits[index] <= 0]
     ready = [index for index in fresh if not standings[index].is_probed()]
     for group in (ready, fresh):
         if group:
@@ -72,10 +88,12 @@ def find_candidates(
     everyone = range(len(standings))
     coming = [index for index in everyone if not standings[index].refused]
     if coming:
+        soon = now + LONGEST_WAIT_SECONDS
+        coming = [index for index in coming if standings[index].rests_until <= soon] or coming
         first = min(
             coming,
             key=lambda index: (
-                max(standings[index].rests_until, now),
+                max(standings[index].rests_until, now + (waits[index] if waits else 0.0)),
                 index in failed,
                 standings[index].tier,
             ),
@@ -172,7 +190,7 @@ def settle_failure(standing: Standing, error: LLMError, began: float, now: float
     fifty calls that hang together are one failure.
     """
     standing = replace(standing, under_way=standing.under_way - 1)
-    if is_fault_of_request(error):
+    if is_fault_of_call(error):
         return standing
     decision = decide_retry(error)
     asked = decision.after_seconds
@@ -196,9 +214,15 @@ def _grow(failures: int, refused: bool) -> float:
     return min(FIRST_REST_SECONDS * 2.0 ** min(failures, 30), LONGEST_REST_SECONDS)
 
 
-def is_fault_of_request(error: LLMError) -> bool:
-    """Tells whether every endpoint would refuse in the same way, or a stream was cut."""
-    return bool(error.partial) or isinstance(error, (BadRequest, ContextTooLong, ContentFiltered))
+def is_fault_of_call(error: LLMError) -> bool:
+    """Tells whether a failure says nothing of its endpoint.
+
+    Every one would refuse in the same way, a stream was cut, or the call's time ran
+    out before the endpoint was asked.
+    """
+    if error.partial or (isinstance(error, TimedOut) and error.queued):
+        return True
+    return isinstance(error, (BadRequest, ContextTooLong, ContentFiltered))
 
 
 def is_worth_moving(
@@ -211,7 +235,7 @@ def is_worth_moving(
         standings: After the failure.
         failed: The endpoints that failed in this call, this one included.
     """
-    if is_fault_of_request(error):
+    if is_fault_of_call(error):
         return False
     return any(
         index not in failed or not standing.refused for index, standing in enumerate(standings)

@@ -161,6 +161,7 @@ class TestRefused:
             ({"model": "x", "model_name": "y"}, "only one of"),
             ({"fallback": 3}, "key fallback"),
             ({"api_key": "${NOT_SET}"}, "key api_key: .*NOT_SET is not set"),
+            ({"api_key": "$NOT_SET"}, r"key api_key: .*write \$\{NAME\}, in braces"),
         ],
     )
     def test_wrong_keys(self, given: dict[str, Any], complaint: str) -> None:
@@ -207,6 +208,25 @@ class TestRefused:
                 read(write(tmp_path / name, text))
         with pytest.raises(ConfigError, match=r"config.ini:2.*stands twice"):
             read(write(tmp_path / "config.ini", "[Model a]\n[Model a]\n"))
+
+    def test_a_file_without_a_name(self, tmp_path: Path) -> None:
+        """A YAML file of one model that does not say its name is told how to."""
+        write(tmp_path / "slow.yaml", "model: x\n")
+        with pytest.raises(ConfigError, match=r"slow\.yaml has no name; .*: name: slow"):
+            read(tmp_path)
+
+    def test_a_key_may_begin_with_a_dollar(self) -> None:
+        """Only what a shell would take for a variable is refused as a key."""
+        for key in ("$2b$12$x", "$ecret", "sk-$KEY"):
+            assert read({"models": {"a": {"api_key": key}}})["a"].api_key == key
+
+    @pytest.mark.parametrize("suffix", [".YAML", ".Yml", ".JSON", ".INI"])
+    def test_endings_in_capitals(self, tmp_path: Path, suffix: str) -> None:
+        """The ending of a file's name may be in capitals, in a folder as well."""
+        text = {".JSON": '{"models": {"slow": {}}}', ".INI": "[Model slow]\n"}
+        path = write(tmp_path / f"slow{suffix}", text.get(suffix, "name: slow\n"))
+        sources = [path] if suffix in text else [path, tmp_path]
+        assert [list(read(source)) for source in sources] == [["slow"]] * len(sources)
 
     def test_a_file_is_called_as_its_model(self, tmp_path: Path) -> None:
         """A YAML file of one model has its name, in a folder and alone."""

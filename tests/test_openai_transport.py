@@ -269,10 +269,10 @@ class TestFailures:
         assert time.monotonic() - started < 3
 
     def test_redirect_and_missing_page(self, connect: Any) -> None:
-        """An address at which there is nothing says to check BASE_URL."""
+        """An address at which there is nothing says to check that."""
         with (
             ScriptedServer([http_reply(404, b"not here")]) as server,
-            pytest.raises(LLMError, match="BASE_URL"),
+            pytest.raises(LLMError, match="check base_url"),
         ):
             connect(server.base_url).send(ASK)
 

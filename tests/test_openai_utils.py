@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from doors import HELLO, FakeClient, ask, configure, make_state
+from servers import ScriptedServer, http_reply
 
 from tinytroupe import openai_utils
 from tinytroupe.llm.errors import (
     AuthenticationFailed,
+    BadRequest,
     CacheMiss,
     ConfigError,
     ConnectionFailed,
@@ -180,8 +182,19 @@ def test_anything_that_sends_messages_can_be_registered():
 def test_a_missing_key_names_its_variable(api_type, variable):
     """Without a key the error says which environment variable to set, and nothing is tried."""
     configure(API_TYPE=api_type)
-    with pytest.raises(ConfigError, match=variable):
+    with pytest.raises(ConfigError, match=variable) as caught:
         ask()
+    if api_type == "openai":
+        assert "BASE_URL in config.ini for a server that needs none" in str(caught.value)
+        assert "API_TYPE = rehearsal to run without a model" in str(caught.value)
+
+
+def test_nothing_at_an_address_names_its_setting():
+    """An address out of config.ini at which there is nothing is said to be wrong by its key."""
+    with ScriptedServer([http_reply(404, b"not here")]) as server:
+        configure(BASE_URL=server.base_url, MAX_ATTEMPTS="1")
+        with pytest.raises(BadRequest, match=r"check BASE_URL in config\.ini \(not here\)"):
+            ask()
 
 
 def test_a_key_never_shows(monkeypatch, caplog):

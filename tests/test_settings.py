@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tinytroupe.llm.config.describe import write_markdown, write_parser, write_template
 from tinytroupe.llm.config.ini import read_ini
 from tinytroupe.llm.config.load import load_settings, make_settings
-from tinytroupe.llm.config.secrets import OPENAI_KEY_VARIABLES, find_secret
 from tinytroupe.llm.config.settings import Settings, mask_url
 from tinytroupe.llm.config.table import SETTINGS
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.request import RetryPolicy
+from tinytroupe.llm.transports.secrets import OPENAI_KEY_VARIABLES, find_secret
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tinytroupe.llm.config.secrets import AZURE_KEY_VARIABLES, OPENAI_KEY_VARIABLES, find_secret
 from tinytroupe.llm.config.settings import Settings
 from tinytroupe.llm.errors import (
     ConfigError,
@@ -22,6 +21,7 @@ from tinytroupe.llm.errors import (
 from tinytroupe.llm.messages import MessageLike
 from tinytroupe.llm.process import Defaults, LazyConfig, ProcessState
 from tinytroupe.llm.response import Response
+from tinytroupe.llm.rules.setting_names import CONFIG_INI, CONFIG_INI_AZURE
 from tinytroupe.llm.talk.call import (
     Exchange,
     TemplatedCall,
@@ -32,6 +32,7 @@ from tinytroupe.llm.talk.call import (
     read_message,
 )
 from tinytroupe.llm.transports.raw_calls import RawCalls
+from tinytroupe.llm.transports.secrets import AZURE_KEY_VARIABLES, OPENAI_KEY_VARIABLES, find_secret
 
 if TYPE_CHECKING:
     from tinytroupe.llm.meter import Meter
@@ -250,7 +251,7 @@ class OpenAIClient(RawCalls):
         from tinytroupe.llm.transports.openai import OpenAITransport
 
         key = find_secret(OPENAI_KEY_VARIABLES)
-        return OpenAITransport(key.reveal() if key else None, settings.base_url)
+        return OpenAITransport(key.reveal() if key else None, settings.base_url, names=CONFIG_INI)
 
     def _make_own_transport(self, settings: Settings) -> Transport:
         from tinytroupe.llm.transports.overridden import wrap_transport
@@ -267,7 +268,12 @@ class AzureClient(OpenAIClient):
         from tinytroupe.llm.transports.azure import AzureTransport
 
         key = find_secret(AZURE_KEY_VARIABLES)
-        return AzureTransport(None, key.reveal() if key else None, settings.azure_api_version)
+        return AzureTransport(
+            None,
+            key.reveal() if key else None,
+            settings.azure_api_version,
+            names=CONFIG_INI_AZURE,
+        )
 
 
 class _RehearsalClient(OpenAIClient):

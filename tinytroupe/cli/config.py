@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from tinytroupe.cli import Subparsers
 from tinytroupe.llm.config.describe import iter_sections, write_markdown, write_template
 from tinytroupe.llm.config.load import load_settings
-from tinytroupe.llm.config.secrets import (
+from tinytroupe.llm.config.settings import Settings, mask_url
+from tinytroupe.llm.transports.secrets import (
     AZURE_KEY_VARIABLES,
     OPENAI_KEY_VARIABLES,
     find_secret,
 )
-from tinytroupe.llm.config.settings import Settings, mask_url
 
 AZURE_ENDPOINT_VARIABLE = "AZURE_OPENAI_ENDPOINT"
 

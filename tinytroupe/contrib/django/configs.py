@@ -14,7 +14,7 @@ from django.core.signals import setting_changed
 from tinytroupe.contrib.django.conf import is_of_the_app, read_configs_path, read_core_settings
 from tinytroupe.contrib.django.errors import UnknownConfig
 from tinytroupe.llm.config.load import suggest
-from tinytroupe.llm.config.model_entries import NAME_KEYS, ModelEntry, read_entry
+from tinytroupe.llm.config.model_entries import NAME_KEYS, ModelEntry, is_yaml, read_entry
 from tinytroupe.llm.config.models import KEYS, ModelConfig, read_model
 from tinytroupe.llm.config.setting import Setting
 from tinytroupe.llm.errors import ConfigError
@@ -34,8 +34,6 @@ CONFIG_CLASSES: Mapping[str, str] = MappingProxyType(
 )
 """What `llm_config_class` may be, and the provider that is then asked."""
 
-SUFFIXES = (".yaml", ".yml")
-
 _CLASS = "llm_config_class"
 _TOOLS = Setting("tools_enabled", "", "tools_enabled", "switch", False, "")
 _SAID_BY_CLASS = ("provider", "model_type")
@@ -45,6 +43,7 @@ _FILE_KEYS = (
     _TOOLS.key,
     *(key for key in KEYS if key not in _SAID_BY_CLASS),
 )
+_PREFERRED_KEYS = {"base_url": "endpoint", "model": "deployment_name"}
 _ADDRESS_KEYS = ("endpoint", "base_url", "api_base", "azure_endpoint")
 _MODEL_KEYS = ("deployment_name", "model_name", "model")
 
@@ -80,9 +79,7 @@ def list_config_files(folder: Path) -> list[Path]:
         ConfigError: There is no such folder, or it cannot be looked into.
     """
     try:
-        return sorted(
-            item for item in folder.iterdir() if item.suffix in SUFFIXES and not item.is_dir()
-        )
+        return sorted(item for item in folder.iterdir() if is_yaml(item) and not item.is_dir())
     except OSError as error:
         said = error.strerror or error
         raise ConfigError(f"the folder {folder} cannot be read: {said}") from error
@@ -101,7 +98,7 @@ def read_config(path: Path) -> LLMConfig:
     values["provider"] = provider = CONFIG_CLASSES[config_class]
     tools_enabled = _take_switch(entry, values)
     _check_address(entry, values, provider)
-    model = read_model(ModelEntry(entry.name, entry.where, values))
+    model = read_model(_make_entry(entry.name, entry.where, values))
     if "api_version" in model.client_args and provider != "azure":
         raise _refuse(entry, "api_version", "only AzureOpenAILLMConfig has one")
     return LLMConfig(entry.name, config_class, tools_enabled, model, path)
@@ -194,7 +191,7 @@ def get_model(name: str) -> Model:
             models = [each.model for each in (config, *_find_spare(config).values())]
             manager = held.get_manager()
             manager.load_model_configs(
-                [ModelEntry(each.name, each.where, each.source) for each in models]
+                [_make_entry(each.name, each.where, each.source) for each in models]
             )
             held.models[name] = manager.get_model(name)
         return held.models[name]
@@ -268,6 +265,10 @@ def _check_spare(config: LLMConfig, name: str, known: Mapping[str, LLMConfig]) -
             f"{where}: {name!r} has tools disabled, so it cannot stand in for a model that has "
             "them enabled"
         )
+
+
+def _make_entry(name: str, where: str, values: Mapping[str, object]) -> ModelEntry:
+    return ModelEntry(name, where, values, preferred=_PREFERRED_KEYS)
 
 
 def _take_class(entry: ModelEntry, values: dict[str, object]) -> str:

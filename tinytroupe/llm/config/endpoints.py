@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tinytroupe.llm.config.models import ModelConfig
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.rules.buckets import Bucket
 from tinytroupe.llm.transports.adapted import AdaptedTransport, ModelAdapterBase
 from tinytroupe.llm.transports.endpoint import Endpoint
-from tinytroupe.llm.transports.presets import make_transport
+from tinytroupe.llm.transports.presets import list_lacks, make_transport
 from tinytroupe.llm.transports.transport import Transport
 
 
@@ -33,6 +34,18 @@ def make_endpoint(
     )
 
 
+def list_model_lacks(config: ModelConfig) -> list[str]:
+    """Returns what keeps a model from being asked, as the first call would say.
+
+    That is an address, a key or a package that the entry's provider needs. A type that
+    users registered is not made for this; what it needs is its own business.
+    """
+    if not config.provider:
+        return []
+    names = replace(config.names, where="")
+    return list_lacks(_make_transport(replace(config, names=names), {}))
+
+
 def _make_transport(
     config: ModelConfig, registered: Mapping[str, type[ModelAdapterBase]]
 ) -> Transport:
@@ -46,6 +59,7 @@ def _make_transport(
             base_url=config.base_url,
             name=config.name,
             api_version=str(version) if version else None,
+            names=config.names,
         )
     except ConfigError as error:
         raise ConfigError(f"{config.where}: {error.message}") from error

@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from tinytroupe.llm.config.ini import IniFile, IniValue, read_ini
-from tinytroupe.llm.config.secrets import SECRET_VARIABLES
 from tinytroupe.llm.config.setting import ENVIRONMENT_PREFIX, Setting
 from tinytroupe.llm.config.settings import Origin, Settings
 from tinytroupe.llm.config.table import SETTINGS
 from tinytroupe.llm.errors import ConfigError
+from tinytroupe.llm.transports.secrets import SECRET_VARIABLES
 
 logger = logging.getLogger("tinytroupe.config")
 

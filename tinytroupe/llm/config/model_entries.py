@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -40,6 +40,8 @@ class ModelEntry:
     """Its keys, without its name."""
     kind: str | None = None
     """`llm` or `embedding` where the place says so."""
+    preferred: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What `api_key`, `base_url` and `model` are called in errors where none is written."""
 
     def __repr__(self) -> str:
         return f"ModelEntry({self.name!r}, {self.where!r})"
@@ -87,18 +89,23 @@ def read_entry(path: Path, environ: Mapping[str, str] | None = None) -> ModelEnt
     return _read_single(path, value, os.environ if environ is None else environ)
 
 
+def is_yaml(path: Path) -> bool:
+    """Tells by its name whether a file is YAML."""
+    return path.suffix.lower() in _YAML
+
+
 def _read_path(path: Path, environ: Mapping[str, str]) -> Iterator[ModelEntry]:
     if path.is_dir():
-        files = sorted(item for item in path.iterdir() if item.suffix in _YAML)
+        files = sorted(item for item in path.iterdir() if is_yaml(item))
         if not files:
             raise ConfigError(f"the folder {path} holds no YAML file (*.yaml, *.yml)")
         for file in files:
             yield read_entry(file, environ)
-    elif path.suffix == ".ini":
+    elif path.suffix.lower() == ".ini":
         yield from _read_sections(path, environ)
-    elif path.suffix == ".json":
+    elif path.suffix.lower() == ".json":
         yield from _read_value(_read_json(path), str(path), environ)
-    elif path.suffix in _YAML:
+    elif is_yaml(path):
         value = read_yaml(_read_text(path), str(path))
         if isinstance(value, Mapping) and any(key in value for key in NAME_KEYS):
             yield _read_single(path, value, environ)
@@ -149,7 +156,10 @@ def _read_sections(path: Path, environ: Mapping[str, str]) -> Iterator[ModelEntr
 
 
 def _read_single(path: Path, value: object, environ: Mapping[str, str]) -> ModelEntry:
-    entry = _read_entry(_expect_mapping(value, str(path)), str(path), environ)
+    values = _expect_mapping(value, str(path))
+    if not any(key in values for key in NAME_KEYS):
+        raise ConfigError(f"{path} has no name; write into it: name: {path.stem}")
+    entry = _read_entry(values, str(path), environ)
     if entry.name != path.stem:
         raise ConfigError(
             f"{path}: the file is called {path.stem!r} and its name is {entry.name!r}; "

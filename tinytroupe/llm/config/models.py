@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from tinytroupe.llm.config.model_entries import KINDS, ModelEntry
 from tinytroupe.llm.config.setting import Kind as ValueKind
 from tinytroupe.llm.config.setting import Setting
 from tinytroupe.llm.errors import BadRequest, ConfigError
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 from tinytroupe.llm.transports.presets import PROVIDER_NAMES
 
 ModelKind: TypeAlias = Literal["llm", "embedding"]
@@ -58,6 +60,8 @@ class ModelConfig:
     """Keeps its answers apart in the store."""
     further: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     """Keys that a registered type is handed as they are."""
+    names: SettingNames = field(default=ARGUMENTS, repr=False, compare=False)
+    """Where its settings stand and what they are called there, for errors."""
     source: Mapping[str, object] = field(
         default_factory=lambda: MappingProxyType({}), repr=False, compare=False
     )
@@ -85,6 +89,7 @@ class _Reading:
         self.entry = entry
         self.registered = registered
         self.rest = {key: value for key, value in entry.values.items() if value is not None}
+        self.written: dict[str, str] = {}
 
     def finish(self) -> ModelConfig:
         kind, model_type, provider = self._take_type()
@@ -126,8 +131,15 @@ class _Reading:
             # A rehearsed answer must never be taken for a model's.
             namespace=cast(str, values["namespace"] or (provider if provider == REHEARSAL else "")),
             further=MappingProxyType(further),
+            names=self._name_settings(),
             source=MappingProxyType(dict(self.entry.values)),
         )
+
+    def _name_settings(self) -> SettingNames:
+        called = {"api_key": "api_key", "base_url": "base_url", "model": "model"}
+        called |= self.entry.preferred
+        called |= {name: key for name, key in self.written.items() if name in called}
+        return SettingNames(self.entry.where, **called)
 
     def _take_type(self) -> tuple[ModelKind, str, str]:
         given = self.rest.pop("model_type", None)
@@ -179,7 +191,13 @@ class _Reading:
             return row.default
         if len(keys) > 1:
             raise self._refuse(keys[1], f"only one of {' and '.join(keys)} may be given")
-        return self._parse(row, keys[0], self.rest.pop(keys[0]))
+        self.written[row.name] = keys[0]
+        value = self._parse(row, keys[0], self.rest.pop(keys[0]))
+        if row.name == "api_key" and _UNFILLED.fullmatch(str(value)):
+            raise self._refuse(
+                keys[0], "$ alone reads no variable of the environment; write ${NAME}, in braces"
+            )
+        return value
 
     def _parse(self, row: Setting, key: str, value: object) -> object:
         try:
@@ -296,6 +314,9 @@ _PARAMETERS = {
         _row("reasoning_effort", "text"),
     )
 }
+
+_UNFILLED = re.compile(r"\$[A-Z_][A-Z0-9_]*")
+"""No key looks so, but what a shell would fill in."""
 
 _FREE_PARAMETERS = ("stop", "response_format", "extra_body", "user")
 _CLIENT_KEYS = ("api_version",)

@@ -24,6 +24,7 @@ from tinytroupe.llm.errors import (
     ServerFault,
 )
 from tinytroupe.llm.rules.backoff import read_retry_after
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ def decide_retry(error: LLMError) -> RetryDecision:
 
 
 def classify_failure(
-    status: int | None, headers: Mapping[str, str], body: bytes, now_epoch_seconds: float
+    status: int | None,
+    headers: Mapping[str, str],
+    body: bytes,
+    now_epoch_seconds: float,
+    names: SettingNames = ARGUMENTS,
 ) -> LLMAPIError:
     """Makes the typed error for an answer that is a failure.
 
@@ -62,6 +67,7 @@ def classify_failure(
         headers: With lower-case names.
         body: As it came.
         now_epoch_seconds: When it came, for a `retry-after` that is a date.
+        names: What the settings are called that the error says to check.
     """
     error = _find_error_object(body)
     code, said = _read_code(error), _read_message(error)
@@ -72,7 +78,7 @@ def classify_failure(
     if retry_after_seconds is None:
         retry_after_seconds = details.retry_after_seconds
     return cls(
-        _describe(cls, status, said or excerpt.strip()[:200]),
+        _describe(cls, status, said or excerpt.strip()[:200], names),
         status=status,
         code=code or None,
         request_id=find_request_id(headers) or details.request_id,
@@ -244,7 +250,6 @@ Sources: Anthropic, "Errors"; Google, google.rpc.Code."""
 _ADVICE: dict[type[LLMAPIError], str] = {
     AuthenticationFailed: "the endpoint refused the key; check it and what it is allowed to do",
     QuotaExhausted: "the account has no quota left; check its plan and billing",
-    ModelNotFound: "the endpoint does not know the model; check MODEL and the endpoint",
     ContextTooLong: "the messages do not fit into the model's context",
     ContentFiltered: "the provider's content filter refused the request",
     RateLimited: "the endpoint is rate limiting",
@@ -253,8 +258,14 @@ _ADVICE: dict[type[LLMAPIError], str] = {
 }
 
 
-def _describe(cls: type[LLMAPIError], status: int | None, said: str) -> str:
+def _describe(cls: type[LLMAPIError], status: int | None, said: str, names: SettingNames) -> str:
     where = f"status {status}" if status is not None else "an error object instead of an answer"
     if cls is BadRequest and status == 404:
-        return f"{where}: there is nothing at this address; check BASE_URL ({said})"
-    return f"{where}: {_ADVICE[cls]}" + (f" ({said})" if said else "")
+        return (
+            f"{where}: there is nothing at this address; check {names.locate(names.base_url)} "
+            f"({said})"
+        )
+    advice = _ADVICE.get(cls) or (
+        f"the endpoint does not know the model; check {names.locate(names.model)}, and the endpoint"
+    )
+    return f"{where}: {advice}" + (f" ({said})" if said else "")

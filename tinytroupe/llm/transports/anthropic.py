@@ -12,15 +12,18 @@ import orjson
 from tinytroupe.llm.errors import BadRequest, ConfigError, LLMError
 from tinytroupe.llm.request import Request
 from tinytroupe.llm.rules.classify import classify_failure
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 from tinytroupe.llm.transports.anthropic_answers import MessageBuilder, translate_message
 from tinytroupe.llm.transports.anthropic_wire import Question, write_question
 from tinytroupe.llm.transports.sdk_transport import SDKTransport
-from tinytroupe.llm.transports.wire import Reply, check_address, check_key
+from tinytroupe.llm.transports.wire import Reply, check_address, find_key
 
 if TYPE_CHECKING:
     import httpx2
 
 ANTHROPIC_URL = "https://api.anthropic.com"
+
+_KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 _UNUSED_KEY = "no-key-needed"
 """What another server is sent where no key is set."""
@@ -36,30 +39,41 @@ class AnthropicTransport(SDKTransport):
         base_url: With or without `/v1`. None: what `ANTHROPIC_BASE_URL` says, else
             Anthropic's own.
         name: The endpoint's name, for people.
+        names: What these settings are called where they stand, for errors.
     """
 
+    package = "anthropic"
+
     def __init__(
-        self, api_key: str | None = None, base_url: str | None = None, name: str = "anthropic"
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        name: str = "anthropic",
+        *,
+        names: SettingNames = ARGUMENTS,
     ) -> None:
-        super().__init__(api_key, base_url, name)
+        super().__init__(api_key, base_url, name, names)
 
     def _find_address(self) -> str:
         given = self._base_url or os.environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
         return check_address(given).removesuffix("/v1")
 
     def _find_key(self) -> str:
-        key = check_key(
-            self._api_key
-            or os.environ.get("ANTHROPIC_API_KEY")
-            or os.environ.get("ANTHROPIC_AUTH_TOKEN")
-            or ""
-        )
-        if key:
+        names = self._names
+        if key := find_key(self._api_key, _KEY_VARIABLES, names):
             return key
         if self._base_url or os.environ.get("ANTHROPIC_BASE_URL"):
             return _UNUSED_KEY
         raise ConfigError(
-            "there is no key for Anthropic: set the environment variable ANTHROPIC_API_KEY"
+            "there is no key for Anthropic: "
+            f"{names.say_how_to_give(names.api_key, _KEY_VARIABLES[0])}"
+        )
+
+    @staticmethod
+    def _refuse_without_package() -> ConfigError:
+        return ConfigError(
+            "Anthropic's models are asked through its package, which is not installed: "
+            "pip install 'tinytroupe[anthropic]'"
         )
 
     def _make_arguments(self, client: Any) -> dict[str, Any]:
@@ -126,7 +140,9 @@ class AnthropicTransport(SDKTransport):
         sdk = _import_sdk()
         if isinstance(error, sdk.APIStatusError):
             reply = error.response
-            return classify_failure(reply.status_code, reply.headers, reply.content, time.time())
+            return classify_failure(
+                reply.status_code, reply.headers, reply.content, time.time(), self._names
+            )
         return None
 
     def _translate(self, request: Request, content: bytes, created: int) -> tuple[bytes, str]:
@@ -193,8 +209,5 @@ def _import_sdk() -> Any:
     try:
         import anthropic
     except ImportError as error:
-        raise ConfigError(
-            "Anthropic's models are asked through its package, which is not installed: "
-            "pip install 'tinytroupe[anthropic]'"
-        ) from error
+        raise AnthropicTransport._refuse_without_package() from error
     return anthropic

@@ -10,12 +10,14 @@ from urllib.parse import quote
 
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.request import Attempt
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 from tinytroupe.llm.transports.openai import (
     AsyncSDK,
     OpenAITransport,
     SyncSDK,
 )
-from tinytroupe.llm.transports.wire import check_address, check_key
+from tinytroupe.llm.transports.secrets import AZURE_KEY_VARIABLES
+from tinytroupe.llm.transports.wire import check_address, find_key, is_installed, list_faults
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -38,6 +40,7 @@ class AzureTransport(OpenAITransport):
         credential: For Entra ID; None: Azure's default credential.
         sdk: A ready SDK client to use for blocking calls.
         async_sdk: The same for calls on an event loop.
+        names: What these settings are called where they stand, for errors.
     """
 
     def __init__(
@@ -50,8 +53,9 @@ class AzureTransport(OpenAITransport):
         credential: TokenCredential | None = None,
         sdk: SyncSDK | None = None,
         async_sdk: AsyncSDK | None = None,
+        names: SettingNames = ARGUMENTS,
     ) -> None:
-        super().__init__(api_key, endpoint, name, sdk=sdk, async_sdk=async_sdk)
+        super().__init__(api_key, endpoint, name, sdk=sdk, async_sdk=async_sdk, names=names)
         self._api_version = api_version
         self._credential = credential
         self._provide_token: Callable[[], str] | None = None
@@ -73,12 +77,21 @@ class AzureTransport(OpenAITransport):
             **credentials,
         )
 
+    def list_lacks(self) -> list[str]:
+        return list_faults(self._find_endpoint, self._check_credentials)
+
+    def _check_credentials(self) -> None:
+        if not self._find_key() and not is_installed("azure.identity"):
+            raise self._refuse_keyless()
+
     def _find_endpoint(self) -> str:
         endpoint = self._base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
         if not endpoint:
+            names = self._names
             raise ConfigError(
-                "there is no address for Azure OpenAI: set the environment variable "
-                "AZURE_OPENAI_ENDPOINT, as in https://NAME.openai.azure.com"
+                "there is no address for Azure OpenAI: "
+                f"{names.say_how_to_give(names.base_url, 'AZURE_OPENAI_ENDPOINT')}, as in "
+                "https://NAME.openai.azure.com"
             )
         return check_address(endpoint)
 
@@ -111,24 +124,25 @@ class AzureTransport(OpenAITransport):
     def _get_token_provider(self) -> Callable[[], str]:
         with self._lock:
             if self._provide_token is None:
-                self._provide_token = _make_token_provider(self._credential)
+                try:
+                    self._provide_token = _make_token_provider(self._credential)
+                except ImportError as error:
+                    raise self._refuse_keyless() from error
             return self._provide_token
 
     def _find_key(self) -> str:
-        return check_key(
-            self._api_key
-            or os.environ.get("AZURE_OPENAI_KEY")
-            or os.environ.get("AZURE_OPENAI_API_KEY")
-            or ""
+        return find_key(self._api_key, AZURE_KEY_VARIABLES, self._names)
+
+    def _refuse_keyless(self) -> ConfigError:
+        names = self._names
+        return ConfigError(
+            "there is no key for Azure OpenAI: "
+            f"{names.say_how_to_give(names.api_key, AZURE_KEY_VARIABLES[0])}, or sign in with "
+            "Entra ID, which needs one more package: pip install 'tinytroupe[azure]'"
         )
 
 
 def _make_token_provider(credential: TokenCredential | None) -> Callable[[], str]:
-    try:
-        from azure.identity import DefaultAzureCredential, get_bearer_token_provider
-    except ImportError as error:
-        raise ConfigError(
-            "there is no key for Azure OpenAI: set AZURE_OPENAI_KEY, or sign in with Entra ID, "
-            "which needs one more package: pip install 'tinytroupe[azure]'"
-        ) from error
+    from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+
     return get_bearer_token_provider(credential or DefaultAzureCredential(), _SCOPE)

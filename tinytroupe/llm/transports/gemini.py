@@ -15,6 +15,7 @@ import orjson
 from tinytroupe.llm.errors import ConfigError, LLMError, MalformedResponse
 from tinytroupe.llm.request import Request
 from tinytroupe.llm.rules.classify import classify_failure
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 from tinytroupe.llm.transports.gemini_answers import (
     AnswerBuilder,
     translate_answer,
@@ -22,7 +23,7 @@ from tinytroupe.llm.transports.gemini_answers import (
 )
 from tinytroupe.llm.transports.gemini_wire import Question, write_question
 from tinytroupe.llm.transports.sdk_transport import SDKTransport
-from tinytroupe.llm.transports.wire import Reply, check_address, check_key
+from tinytroupe.llm.transports.wire import Reply, check_address, find_key
 
 if TYPE_CHECKING:
     import httpx2
@@ -41,12 +42,20 @@ class GeminiTransport(SDKTransport):
         base_url: With or without a version such as `/v1beta`. None: what
             `GOOGLE_GEMINI_BASE_URL` says, else Google's own.
         name: The endpoint's name, for people.
+        names: What these settings are called where they stand, for errors.
     """
 
+    package = "google.genai"
+
     def __init__(
-        self, api_key: str | None = None, base_url: str | None = None, name: str = "gemini"
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        name: str = "gemini",
+        *,
+        names: SettingNames = ARGUMENTS,
     ) -> None:
-        super().__init__(api_key, base_url, name)
+        super().__init__(api_key, base_url, name, names)
         self._opened = local()
 
     def _find_address(self) -> str:
@@ -60,17 +69,21 @@ class GeminiTransport(SDKTransport):
         return (versioned[1], versioned[2]) if versioned else (address, None)
 
     def _find_key(self) -> str:
-        key = check_key(
-            self._api_key
-            or os.environ.get("GOOGLE_API_KEY")
-            or os.environ.get("GEMINI_API_KEY")
-            or ""
-        )
-        if key:
+        names = self._names
+        if key := find_key(self._api_key, ("GOOGLE_API_KEY", "GEMINI_API_KEY"), names):
             return key
         if self._base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL"):
             return "no-key-needed"
-        raise ConfigError("there is no key for Gemini: set the environment variable GEMINI_API_KEY")
+        raise ConfigError(
+            f"there is no key for Gemini: {names.say_how_to_give(names.api_key, 'GEMINI_API_KEY')}"
+        )
+
+    @staticmethod
+    def _refuse_without_package() -> ConfigError:
+        return ConfigError(
+            "Gemini is asked through Google's package, which is not installed: "
+            "pip install 'tinytroupe[gemini]'"
+        )
 
     def _make_blocking(self, client: httpx2.Client) -> Any:
         from tinytroupe.llm.transports.http_clients import AioClient, AioConnections
@@ -170,7 +183,7 @@ class GeminiTransport(SDKTransport):
             content = getattr(reply, "content", None)
             if not isinstance(content, bytes):  # told in the middle of a stream
                 content = orjson.dumps(error.details)
-            return classify_failure(error.code or None, headers, content, time.time())
+            return classify_failure(error.code or None, headers, content, time.time(), self._names)
         if isinstance(error, ValueError):
             # What is asked is checked before; so it is what came that the SDK cannot read.
             return MalformedResponse(f"the answer cannot be read: {type(error).__name__}")
@@ -268,8 +281,5 @@ def _import_sdk() -> tuple[Any, Any]:
         from google import genai
         from google.genai import types
     except ImportError as error:
-        raise ConfigError(
-            "Gemini is asked through Google's package, which is not installed: "
-            "pip install 'tinytroupe[gemini]'"
-        ) from error
+        raise GeminiTransport._refuse_without_package() from error
     return genai, types

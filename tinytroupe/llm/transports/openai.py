@@ -14,13 +14,15 @@ import tinytroupe
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.response import Response
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 from tinytroupe.llm.transports.streaming import STREAM_HEADERS, StreamReading, make_stream_body
 from tinytroupe.llm.transports.wire import (
     PATHS,
     Reply,
     check_address,
-    check_key,
     check_kind,
+    find_key,
+    list_faults,
     read_reply,
 )
 
@@ -36,7 +38,7 @@ AsyncSDK: TypeAlias = "openai.AsyncOpenAI"
 OPENAI_URL = "https://api.openai.com/v1"
 
 _UNUSED_KEY = "no-key-needed"
-"""What a server at BASE_URL is sent where no key is set; local servers do not look at it."""
+"""What a server of one's own is sent where no key is set; local servers do not look at it."""
 
 
 class OpenAITransport:
@@ -48,12 +50,13 @@ class OpenAITransport:
     `post`, and a sixth of `chat.completions.create`.
 
     Args:
-        api_key: None: what `OPENAI_API_KEY` says.
+        api_key: None: what `OPENAI_API_KEY` says, or the file in `OPENAI_API_KEY_FILE`.
         base_url: None: what `OPENAI_BASE_URL` says, else OpenAI's own.
         name: The endpoint's name, for people.
         sdk: A ready SDK client to make blocking calls through, with its own
             credentials and connections; there the deadline of an attempt holds per read only.
         async_sdk: The same for calls on an event loop.
+        names: What these settings are called where they stand, for errors.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class OpenAITransport:
         *,
         sdk: SyncSDK | None = None,
         async_sdk: AsyncSDK | None = None,
+        names: SettingNames = ARGUMENTS,
     ) -> None:
         self.name = name
+        self._names = names
         self._api_key = api_key
         self._base_url = base_url
         self._given_sdk = sdk
@@ -162,6 +167,10 @@ class OpenAITransport:
             http_client=DeadlineClient(),
         )
 
+    def list_lacks(self) -> list[str]:
+        """Returns what keeps this from being asked, as the first call would say. Sends nothing."""
+        return list_faults(self._find_address, self._find_key)
+
     def _read(self, attempt: Attempt, reply: Reply, started: float) -> Response:
         return read_reply(
             attempt,
@@ -169,6 +178,7 @@ class OpenAITransport:
             endpoint=self.name,
             seconds=time.monotonic() - started,
             now_epoch_seconds=time.time(),
+            names=self._names,
         )
 
     def _get_connections(self) -> Connections:
@@ -218,15 +228,16 @@ class OpenAITransport:
         return self._make_credentials()
 
     def _find_key(self) -> str:
-        key = check_key(self._api_key or os.environ.get("OPENAI_API_KEY") or "")
-        if key:
+        names = self._names
+        if key := find_key(self._api_key, ("OPENAI_API_KEY",), names):
             return key
         if self._base_url or os.environ.get("OPENAI_BASE_URL"):
             return _UNUSED_KEY
         raise ConfigError(
-            "there is no key for OpenAI: set the environment variable OPENAI_API_KEY, or set "
-            "BASE_URL in config.ini for a server that needs none, or API_TYPE = rehearsal to "
-            "run without a model"
+            "there is no key for OpenAI: "
+            f"{names.say_how_to_give(names.api_key, 'OPENAI_API_KEY')}, or set {names.base_url} "
+            "for a server that needs none"
+            + (f", or {names.rehearsal} to run without a model" if names.rehearsal else "")
         )
 
 

@@ -25,6 +25,7 @@ from tinytroupe.llm.errors import (
 from tinytroupe.llm.request import Attempt, Kind, Request
 from tinytroupe.llm.response import Response, parse_response
 from tinytroupe.llm.rules.classify import classify_failure
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, CONFIG_INI, SettingNames
 from tinytroupe.llm.transports.raw_calls import RawCalls
 from tinytroupe.llm.transports.transport import Transport
 
@@ -76,7 +77,7 @@ class OverriddenTransport:
                 self._set_up()
                 content = self._ask(attempt)
         except Exception as error:
-            raise map_error(error, self.name, attempt.timeout_seconds) from error
+            raise map_error(error, self.name, attempt.timeout_seconds, CONFIG_INI) from error
         return parse_response(
             attempt.call.request.kind,
             content,
@@ -177,7 +178,12 @@ def make_chat_api_params(request: Request, timeout_seconds: float) -> dict[str, 
     return {**parameters, "timeout": timeout_seconds, "stream": False}
 
 
-def map_error(error: Exception, name: str, timeout_seconds: float | None = None) -> LLMError:
+def map_error(
+    error: Exception,
+    name: str,
+    timeout_seconds: float | None = None,
+    names: SettingNames = ARGUMENTS,
+) -> LLMError:
     """Returns our error for whatever an owner's method raised.
 
     Errors of the openai SDK and of HTTP libraries keep their meaning. Any
@@ -189,14 +195,14 @@ def map_error(error: Exception, name: str, timeout_seconds: float | None = None)
         from tinytroupe.llm.transports.sdk import map_sdk_error
 
         try:
-            return map_sdk_error(error, timeout_seconds)
+            return map_sdk_error(error, timeout_seconds, names)
         except Exception as unknown:
             if unknown is not error:
                 raise
     reply: Any = getattr(error, "response", None)
     if isinstance(status := getattr(reply, "status_code", None), int):
         headers = {str(key).lower(): str(value) for key, value in dict(reply.headers).items()}
-        return classify_failure(status, headers, bytes(reply.content), time.time())
+        return classify_failure(status, headers, bytes(reply.content), time.time(), names)
     if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
         return TimedOut(f"{name} did not answer in time: {error}")
     if isinstance(error, OSError):

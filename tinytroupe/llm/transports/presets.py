@@ -12,9 +12,10 @@ from typing import Any
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.rules.capabilities import check_request
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 from tinytroupe.llm.transports.openai import OpenAITransport, SyncSDK
 from tinytroupe.llm.transports.transport import Transport
-from tinytroupe.llm.transports.wire import check_address, check_key
+from tinytroupe.llm.transports.wire import check_address, find_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Preset:
     url_variable: str
     """The environment variable that tells it; empty: none does."""
     key_variable: str
-    """The environment variable of its key; empty: it has none of its own."""
+    """The environment variable of its key."""
     needs_key: bool
 
 
@@ -57,6 +58,7 @@ class PresetTransport(OpenAITransport):
         api_key: None: what the preset's variable says.
         base_url: None: what the preset's variable says, else the preset's.
         name: The endpoint's name, for people; None: the provider's.
+        names: What these settings are called where they stand, for errors.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class PresetTransport(OpenAITransport):
         api_key: str | None = None,
         base_url: str | None = None,
         name: str | None = None,
+        *,
+        names: SettingNames = ARGUMENTS,
     ) -> None:
-        super().__init__(api_key, base_url, name or preset.provider)
+        super().__init__(api_key, base_url, name or preset.provider, names=names)
         self._preset = preset
 
     def make_sdk(self) -> SyncSDK:
@@ -89,8 +93,10 @@ class PresetTransport(OpenAITransport):
         preset = self._preset
         address = self._base_url or os.environ.get(preset.url_variable or "-") or preset.base_url
         if not address:
+            names = self._names
             raise ConfigError(
-                f"there is no address for the provider {preset.provider}: give base_url, such as "
+                f"there is no address for the provider {preset.provider}: "
+                f"{names.say_how_to_give(names.base_url, preset.url_variable)}, such as "
                 "http://127.0.0.1:8000/v1"
             )
         return check_address(address)
@@ -100,14 +106,13 @@ class PresetTransport(OpenAITransport):
         return {"authorization": f"Bearer {self._find_key()}"}
 
     def _find_key(self) -> str:
-        preset = self._preset
-        key = check_key(self._api_key or os.environ.get(preset.key_variable or "-") or "")
-        if key:
+        preset, names = self._preset, self._names
+        if key := find_key(self._api_key, (preset.key_variable,), names):
             return key
         if preset.needs_key and not self._base_url:
             raise ConfigError(
-                f"there is no key for {preset.provider}: set the environment variable "
-                f"{preset.key_variable}"
+                f"there is no key for {preset.provider}: "
+                f"{names.say_how_to_give(names.api_key, preset.key_variable)}"
             )
         return _UNUSED_KEY
 
@@ -164,6 +169,7 @@ def make_transport(
     base_url: str | None = None,
     name: str | None = None,
     api_version: str | None = None,
+    names: SettingNames | None = None,
 ) -> Transport:
     """Returns what asks a provider. Connects to nothing, and reads no key before the first call.
 
@@ -173,6 +179,7 @@ def make_transport(
         base_url: None: the provider's own address; for `azure` the endpoint.
         name: The endpoint's name, for people; None: the provider's.
         api_version: Only for `azure`.
+        names: What these settings are called where they stand, for errors; None: as here.
 
     Raises:
         ConfigError: There is no such provider; the message names the nearest.
@@ -186,5 +193,21 @@ def make_transport(
         )
     if api_version is not None and provider != "azure":
         raise ConfigError(f"api_version is for the provider azure, not for {provider}")
-    given = {"api_key": api_key, "base_url": base_url, "name": name, "api_version": api_version}
+    given = {
+        "api_key": api_key,
+        "base_url": base_url,
+        "name": name,
+        "api_version": api_version,
+        "names": names,
+    }
     return maker(**{key: value for key, value in given.items() if value is not None})
+
+
+def list_lacks(transport: Transport) -> list[str]:
+    """Returns what keeps an endpoint from being asked, as its first call would say.
+
+    That is an address, a key or a package. Nothing is sent, and no package is imported;
+    a transport that does not tell is taken to lack nothing.
+    """
+    tell = getattr(transport, "list_lacks", None)
+    return list(tell()) if tell is not None else []

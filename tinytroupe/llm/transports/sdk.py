@@ -13,6 +13,7 @@ import openai
 from tinytroupe.llm.errors import ConfigError, ConnectionFailed, LLMError, TimedOut
 from tinytroupe.llm.request import Attempt
 from tinytroupe.llm.rules.classify import classify_failure
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
 from tinytroupe.llm.transports.connections import CheckedConnection, DeadlineBackend
 from tinytroupe.llm.transports.tls import load_trust
 from tinytroupe.llm.transports.wire import Reply
@@ -77,12 +78,15 @@ def to_reply(response: httpx2.Response) -> Reply:
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
 
 
-def map_sdk_error(error: Exception, timeout_seconds: float | None = None) -> LLMError:
+def map_sdk_error(
+    error: Exception, timeout_seconds: float | None = None, names: SettingNames = ARGUMENTS
+) -> LLMError:
     """Returns our error for one of the SDK's, or of the HTTP client below it.
 
     Args:
         error: What was raised; an `LLMError` is returned as it is.
         timeout_seconds: What the attempt was allowed, for the message.
+        names: What the endpoint's settings are called, for the message.
 
     Raises:
         Exception: The error itself, when it is none of the SDK's: a bug must not
@@ -92,7 +96,7 @@ def map_sdk_error(error: Exception, timeout_seconds: float | None = None) -> LLM
         return error
     if isinstance(error, openai.APIStatusError):
         reply = error.response
-        return classify_failure(reply.status_code, reply.headers, reply.content, time.time())
+        return classify_failure(reply.status_code, reply.headers, reply.content, time.time(), names)
     if isinstance(error, (*_TIMEOUTS, openai.APIConnectionError, httpx2.HTTPError)):
         reason = _find_reason(error)
         if isinstance(reason, (*_TIMEOUTS, httpcore2.TimeoutException)):

@@ -15,11 +15,12 @@ from contextlib import aclosing, closing, contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tinytroupe.llm.errors import LLMAPIError, LLMError
+from tinytroupe.llm.errors import ConfigError, LLMAPIError, LLMError
 from tinytroupe.llm.request import Attempt, Request
 from tinytroupe.llm.response import Response
 from tinytroupe.llm.rules.classify import find_request_id
-from tinytroupe.llm.transports.wire import Reply, read_reply
+from tinytroupe.llm.rules.setting_names import SettingNames
+from tinytroupe.llm.transports.wire import Reply, is_installed, list_faults, read_reply
 
 if TYPE_CHECKING:
     import httpx2
@@ -50,10 +51,17 @@ class SDKTransport(ABC):
         api_key: None: what the environment says.
         base_url: None: what the environment says, else the provider's own.
         name: The endpoint's name, for people.
+        names: What these settings are called where they stand, for errors.
     """
 
-    def __init__(self, api_key: str | None, base_url: str | None, name: str) -> None:
+    package: str
+    """The SDK's."""
+
+    def __init__(
+        self, api_key: str | None, base_url: str | None, name: str, names: SettingNames
+    ) -> None:
         self.name = name
+        self._names = names
         self._api_key = api_key
         self._base_url = base_url
         self._lock = Lock()
@@ -128,6 +136,14 @@ class SDKTransport(ABC):
         if self._awaiting is not None:
             await self._awaiting[2].aclose()
 
+    def list_lacks(self) -> list[str]:
+        """Returns what keeps this from being asked, as the first call would say. Sends nothing."""
+        return list_faults(self._check_package, self._find_key, self._find_address)
+
+    def _check_package(self) -> None:
+        if not is_installed(self.package):
+            raise self._refuse_without_package()
+
     def _get_blocking(self) -> Any:
         # A forked child must not talk on its parent's sockets: each would read the other's
         # answers.
@@ -184,11 +200,21 @@ class SDKTransport(ABC):
             endpoint=self.name,
             seconds=time.monotonic() - started,
             now_epoch_seconds=now,
+            names=self._names,
         )
 
     @abstractmethod
     def _find_address(self) -> str:
         """Returns where the endpoint is, for messages."""
+
+    @abstractmethod
+    def _find_key(self) -> str:
+        """Returns the key that is sent."""
+
+    @staticmethod
+    @abstractmethod
+    def _refuse_without_package() -> ConfigError:
+        """Returns the error for a package that is not installed."""
 
     @abstractmethod
     def _make_blocking(self, client: httpx2.Client) -> Any:

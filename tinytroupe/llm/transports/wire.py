@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -15,6 +16,8 @@ from tinytroupe.llm.errors import BadRequest, ConfigError, MalformedResponse
 from tinytroupe.llm.request import Attempt, Kind, Request
 from tinytroupe.llm.response import Response, parse_response
 from tinytroupe.llm.rules.classify import classify_failure
+from tinytroupe.llm.rules.setting_names import ARGUMENTS, SettingNames
+from tinytroupe.llm.transports.secrets import find_secret
 
 PATHS: dict[Kind, str] = {
     "chat": "/chat/completions",
@@ -71,19 +74,50 @@ def check_address(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def check_key(key: str) -> str:
-    """Returns a key without space around it.
+def find_key(given: str | None, variables: tuple[str, ...], names: SettingNames) -> str:
+    """Returns an endpoint's key without space around it; empty: there is none.
+
+    Args:
+        given: What was given; None or empty: the variables are looked at, and the files
+            that they name with `_FILE` behind them.
+        variables: Of the environment, in order.
+        names: What the setting is called that was given.
 
     Raises:
-        ConfigError: It cannot be sent in a header; the message does not show it.
+        ConfigError: It cannot be sent in a header, or a file cannot be read; the
+            message does not show it.
     """
-    stripped = key.strip()
-    if not stripped.isascii() or not stripped.isprintable() or " " in stripped:
+    if given:
+        origin, key = names.locate(names.api_key), given.strip()
+    elif secret := find_secret(variables):
+        origin, key = secret.origin, secret.reveal().strip()
+    else:
+        return ""
+    if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(
-            "the key for the endpoint has spaces, line ends or letters in it that no key has; "
-            "perhaps more than the key was copied"
+            f"the key for the endpoint ({origin}) has spaces, line ends or letters in it that no "
+            "key has; perhaps more than the key was copied"
         )
-    return stripped
+    return key
+
+
+def list_faults(*steps: Callable[[], object]) -> list[str]:
+    """Takes steps of setting an endpoint up; returns what the errors of those that fail say."""
+    faults = []
+    for step in steps:
+        try:
+            step()
+        except ConfigError as error:
+            faults.append(error.message)
+    return faults
+
+
+def is_installed(package: str) -> bool:
+    """Tells whether a package can be found. It is not imported, only what it lies in."""
+    try:
+        return find_spec(package) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
 
 
 class Proxies:
@@ -109,7 +143,13 @@ def _find_proxy(url: str) -> str | None:
 
 
 def read_reply(
-    attempt: Attempt, reply: Reply, *, endpoint: str, seconds: float, now_epoch_seconds: float
+    attempt: Attempt,
+    reply: Reply,
+    *,
+    endpoint: str,
+    seconds: float,
+    now_epoch_seconds: float,
+    names: SettingNames = ARGUMENTS,
 ) -> Response:
     """Makes the response out of a reply.
 
@@ -119,6 +159,7 @@ def read_reply(
         endpoint: The endpoint's name.
         seconds: How long the attempt took.
         now_epoch_seconds: When the reply came.
+        names: What the endpoint's settings are called.
 
     Raises:
         MalformedResponse: The body is not an answer.
@@ -126,7 +167,7 @@ def read_reply(
     """
     headers, content = reply.headers, reply.content
     if not 200 <= reply.status < 300:
-        raise classify_failure(reply.status, headers, content, now_epoch_seconds)
+        raise classify_failure(reply.status, headers, content, now_epoch_seconds, names)
     request = attempt.call.request
     request_id = headers.get("x-request-id") or headers.get("apim-request-id")
     try:
@@ -140,7 +181,7 @@ def read_reply(
         )
     except MalformedResponse as error:
         if _is_error_object(content):
-            raise classify_failure(None, headers, content, now_epoch_seconds) from error
+            raise classify_failure(None, headers, content, now_epoch_seconds, names) from error
         error.request_id = request_id
         raise
     if request.kind == "embedding":

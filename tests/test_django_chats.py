@@ -200,6 +200,23 @@ class TestTurns:
             door.send(door.open(), "Hello")
         assert len(server.bodies) == 1
 
+    def test_chats_that_share_no_answers(
+        self, door: Door, endpoints: Endpoints, make_prompt: MakePrompt, site_settings: Any
+    ):
+        """Where answers are not shared, each chat buys its own, and finds it again."""
+        site_settings(LLM_WRAPPER_SHARE_ANSWERS=False)
+        numbers = iter(range(9))
+        server = endpoints.add("main", lambda body: f"Answer {next(numbers)}")
+        make_prompt(configs=("main",))
+        wrappers = [door.open(), door.open()]
+        assert [door.send(wrapper, "Hello") for wrapper in wrappers] == ["Answer 0", "Answer 1"]
+        # As where the process ended before the answer was stored.
+        chat = wrappers[0].get_chat_history_object()
+        chat.chat_history = chat.chat_history[:1]
+        chat.save()
+        assert door.send(wrappers[0], "Hello") == "Answer 0"
+        assert len(server.bodies) == 2
+
 
 class TestVariables:
     def test_those_that_are_required(self, door: Door, make_prompt: MakePrompt):
@@ -211,6 +228,32 @@ class TestVariables:
         assert caught.value.names == ("order", "city")
         assert outline(read_chat(wrapper)) == [("system", "You help Amina.")]
         assert door.send(wrapper, "Hello", {"order": 1, "city": "Oslo"})
+
+    def test_they_stay_until_they_change(self, endpoints: Endpoints, make_prompt: MakePrompt):
+        """A variable keeps its last value, whatever the wrapper was made with."""
+        server = endpoints.add("main", echo)
+        make_prompt(configs=("main",))
+        door = Door("sync")
+        for chat_id in (None, door.open().chat_history_id):
+            wrapper = door.open(chat_history_id=chat_id)
+            for given in (None, {"customer": "Bo"}, None):
+                door.send(wrapper, f"Hello {chat_id}", given)
+        systems = [body["messages"][0]["content"] for body in server.bodies]
+        assert systems == ["You help Amina.", "You help Bo.", "You help Bo."] * 2
+
+    def test_nothing_is_begun_without_them(self, door: Door, make_prompt: MakePrompt):
+        """A first message that cannot be asked leaves no chat behind."""
+        make_prompt(required_kwargs=["city"])
+        wrapper = door.open(initialize=False)
+        for message, refused in (("Hello", MissingVariables), ("", BadRequest)):
+            with pytest.raises(refused):
+                door.send(wrapper, message)
+        assert ChatHistory.objects.count() == 0
+        assert door.send(wrapper, "Hello", {"city": "Oslo"})
+        assert ChatHistory.objects.get().current_context_variables == {
+            "customer": "Amina",
+            "city": "Oslo",
+        }
 
     def test_an_opening_without_its_variables(self, database: Database, make_prompt: MakePrompt):
         """An opening that cannot be rendered is an error that names the variable."""

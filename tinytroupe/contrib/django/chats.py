@@ -126,6 +126,19 @@ class ChatHistoryRepository:
         self.edit(lambda chat: chat.chat_history.extend(made))
         return [message["id"] for message in made]
 
+    def add_variables(self, values: Mapping[str, Any]) -> None:
+        """Adds variables to those of the chat; the next message is asked with them.
+
+        Raises:
+            BadRequest: A variable has no JSON form.
+            UnknownChat: The chat is not there any more.
+            ConfigError: It cannot be committed here, because a transaction is open.
+        """
+        plain = to_plain(values)
+        known = self.chat_history_obj.current_context_variables
+        if any(name not in known or known[name] != plain[name] for name in plain):
+            self.edit(lambda chat: chat.current_context_variables.update(plain))
+
     def edit(self, edit: Edit) -> None:
         """Changes the chat and commits it. Does so anew where others changed it meanwhile.
 

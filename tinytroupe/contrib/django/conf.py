@@ -68,6 +68,8 @@ class SiteSettings:
     """`LLM_WRAPPER_MAX_TOOL_ROUNDS`: how often a model may call tools before it answers."""
     lock_seconds: float
     """`LLM_WRAPPER_LOCK_SECONDS`: how long a message waits for its turn in a chat."""
+    share_answers: bool
+    """`LLM_WRAPPER_SHARE_ANSWERS`: whether chats are answered with what others were told."""
     seed: int | None
     """`LLM_WRAPPER_SEED`: repeats the choice of configurations; None: chance decides."""
     tinytroupe: Mapping[str, object]
@@ -275,6 +277,7 @@ ROWS = (
     _CONFIGS_PATH,
     Row(PREFIX + "ALLOW_TOOL_CODE", "allow_tool_code", _read_switch, False),
     Row(PREFIX + "TOOL_MODULES", "tool_modules", _read_modules),
+    Row(PREFIX + "SHARE_ANSWERS", "share_answers", _read_switch, True),
     *(Row(each.key, each.name, _read_number(each), each.default) for each in _NUMBERS),
     Row(CORE, "tinytroupe", _read_core, MappingProxyType({})),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -13,10 +14,11 @@ from asgiref.sync import sync_to_async
 
 from tinytroupe.contrib.django.access import AsyncAccess, BlockingAccess, StreamingAccess
 from tinytroupe.contrib.django.chats import ChatHistoryRepository
+from tinytroupe.contrib.django.conf import read_site_settings
 from tinytroupe.contrib.django.history import check_history
 from tinytroupe.contrib.django.models import ChatHistory, PromptTemplate
 from tinytroupe.contrib.django.prompts import read_prompt
-from tinytroupe.contrib.django.storable import to_plain
+from tinytroupe.contrib.django.storable import check_said, to_plain
 from tinytroupe.contrib.django.tools import Toolbox
 from tinytroupe.contrib.django.turns import (
     Answer,
@@ -89,8 +91,9 @@ class LLMCommunicationWrapper:
         if chat_history_id is not None:
             self._repository = ChatHistoryRepository(chat_history_id)
             check_history(self._repository.messages)
+            self._repository.add_variables(self._given)
         elif initialize:
-            self._repository = ChatHistoryRepository.start(self._prompt, self._given)
+            self._get_repository()
 
     @classmethod
     async def acreate(cls, **arguments: Any) -> LLMCommunicationWrapper:
@@ -112,7 +115,12 @@ class LLMCommunicationWrapper:
 
     @property
     def chat_history_repository(self) -> ChatHistoryRepository:
-        """The chat in the database; made now where there is none yet."""
+        """The chat in the database; where there is none yet, it is begun now.
+
+        Raises:
+            MissingVariables: Its opening needs variables that are not given.
+            TemplateError: Its opening cannot be rendered.
+        """
         return self._get_repository()
 
     def get_chat_history_object(self) -> ChatHistory:
@@ -251,10 +259,17 @@ class LLMCommunicationWrapper:
     def _prepare(
         self, message: str, context_vars: Mapping[str, Any] | None, elsewhere: bool
     ) -> tuple[Wish, ChatHistoryRepository, str, dict[str, Any]]:
+        values = to_plain(context_vars or {})
+        if self._repository is None:
+            # Before there is a chat, which would stay empty.
+            check_said(message)
+            self._prompt.wrap(message, {**self._given, **values})
         # Of its own for each turn: threads may share the wrapper.
-        repository = ChatHistoryRepository(self._get_repository().id)
-        values = {**self._given, **to_plain(context_vars or {})}
-        return self._make_wish(elsewhere), repository, message, values
+        repository = ChatHistoryRepository(self._get_repository(values).id)
+        wish = self._make_wish(elsewhere)
+        if not read_site_settings().share_answers:
+            wish = replace(wish, namespace=f"chat {repository.id}")
+        return wish, repository, message, values
 
     def _make_wish(self, elsewhere: bool) -> Wish:
         told = {"chat": self.chat_history_id, "assistant": self.assistant_id}
@@ -272,8 +287,9 @@ class LLMCommunicationWrapper:
                 "send_user_message_and_get_response"
             )
 
-    def _get_repository(self) -> ChatHistoryRepository:
+    def _get_repository(self, values: Mapping[str, Any] | None = None) -> ChatHistoryRepository:
         with self._making:
             if self._repository is None:
-                self._repository = ChatHistoryRepository()
+                variables = {**self._given, **(values or {})}
+                self._repository = ChatHistoryRepository.start(self._prompt, variables)
             return self._repository

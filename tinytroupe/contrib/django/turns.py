@@ -65,6 +65,8 @@ class Wish:
     """Whether another configuration is asked where one takes too long."""
     tags: Mapping[str, Any] = field(default_factory=dict)
     """Found again in the meter's records."""
+    namespace: str = ""
+    """Keeps the answers apart in the cache; empty: they are shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +311,9 @@ def _make_call(wish: Wish, turn: Turn, toolbox: Toolbox, model: Model, may_move:
         tags=wish.tags,
         **given,
     )
+    if wish.namespace:
+        apart = f"{call.request.namespace}/{wish.namespace}"
+        call = replace(call, request=replace(call.request, namespace=apart))
     if not may_move:
         return call
     policy = replace(model.client.defaults.retry, choose_wait=None)

@@ -234,6 +234,8 @@ class CallOptions:
     """None: as the client was set."""
     tags: FrozenDict = field(default_factory=FrozenDict)
     """Anything the caller wants to find again in the meter's records."""
+    avoid: tuple[str, ...] = ()
+    """Names of endpoints that are asked only where no other one can take the call."""
 
     def __post_init__(self) -> None:
         if self.cache is not None and self.cache not in CACHE_MODES:

@@ -152,9 +152,9 @@ def routed(
     """Makes each attempt at the endpoint that the route picks.
 
     An endpoint that failed in this call is not asked again while another is up, and
-    one whose limits per minute have no room for the call while another has. Where
-    none can take the call now, it waits for the first one that can: for a rest up to
-    a minute, for room as long as it takes.
+    one whose limits per minute have no room for the call while another has; nor is
+    one that the call avoids. Where none can take the call now, it waits for the first
+    one that can: for a rest up to a minute, for room as long as it takes.
 
     Args:
         handlers: One for each endpoint, in order.
@@ -180,7 +180,8 @@ def routed(
             await runtime.sleep(wait)
 
     async def attempt_elsewhere(attempt: Attempt) -> Response:
-        failed = route.find(attempt.failed) if attempt.failed else _NONE
+        left_out = attempt.failed + attempt.call.options.avoid
+        failed = route.find(left_out) if left_out else _NONE
         index, booking = await pick(attempt, failed)
         endpoint = route.endpoints[index]
         began = runtime.now()

@@ -40,8 +40,9 @@ def ask(
     cached as usual, so a later run gets the same result without buying.
 
     With `response_format` the endpoint itself keeps to the schema. Where it refuses that
-    (status 400 or 422, or it has no such mode), the format is asked for in words; this is
-    remembered for the endpoint and the model while the process runs.
+    (status 400 or 422, or it has no such mode), others of the client's endpoints are asked,
+    and where all refuse, the format is asked for in words; this is remembered for the
+    endpoint and the model while the process runs.
 
     Args:
         client: Who asks.
@@ -80,13 +81,13 @@ async def aask(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The two ways to ask."""
+    """The two ways to ask what is to be asked next."""
 
     parser: Parser
     plain: Call
     """Asks for the format in words."""
     formatted: Call | None
-    """Asks the endpoint to keep to the format; None: none was given."""
+    """Asks the endpoint to keep to the format; None: none was given, or it was refused."""
     kind: str = ""
     """`json_schema` or `json_object`."""
 
@@ -149,10 +150,10 @@ def _converse(
     if attempts < 1:
         raise BadRequest(f"attempts is {attempts}; at least 1 is needed")
     plan = _make_plan(call, parser, response_format, instruct)
-    asked, response, refusal = yield from _open(client, plan)
-    first = asked
     errors: list[ParseError] = []
+    refusals: list[BadRequest] = []
     while True:
+        plan, response = yield from _put(client, plan, refusals)
         try:
             parsed = plan.parser.parse(response)
         except ParseError as error:
@@ -161,32 +162,59 @@ def _converse(
             rejected = tuple(error.message for error in errors)
             return replace(parsed, rejected=rejected) if rejected else parsed
         if len(errors) == attempts:
-            raise _choose_cause(errors, refusal, first)
-        asked = _ask_again(first, asked, response, errors, plan.parser.format_instruction)
-        response = yield asked
+            raise _choose_cause(errors, refusals, plan.plain)
+        plan = _ask_again(plan, response, errors[-1])
 
 
-def _open(client: Client | AsyncClient, plan: _Plan) -> Steps[tuple[Call, Response, str]]:
-    """Asks for the first time; returns the way that was taken, the answer, and what was refused."""
-    formatted, plain = plan.formatted, plan.plain
-    if formatted is None or _refusals.knows(client, formatted, plan.kind):
-        return plain, (yield plain), ""
+def _put(
+    client: Client | AsyncClient, plan: _Plan, refusals: list[BadRequest]
+) -> Steps[tuple[_Plan, Response]]:
+    """Asks in the better way that is left; returns the plan as far as it holds, and the answer.
+
+    An endpoint that refuses the format is left for another one. Only where all do, or
+    those that do not cannot be asked, the format is asked for in words.
+
+    Args:
+        client: Who asks.
+        plan: What is asked.
+        refusals: Takes up what endpoints said of the format.
+    """
+    if plan.formatted is None:
+        return plan, (yield plan.plain)
+    in_words = replace(plan, formatted=None)
+    known = _refusals.find(client, plan.formatted, plan.kind)
+    names = [endpoint.name for endpoint in client.route.endpoints]
+    refusing, refused = list(known), len(refusals)
+    while len(refusing) < len(names):
+        try:
+            response = yield _avoid(plan.formatted, refusing)
+        except BadRequest as error:
+            if error.status not in (None, 400, 422):
+                raise
+            refusals.append(error)
+            name = error.endpoint if len(names) > 1 else names[0]
+            if name in refusing or name not in names:
+                break
+            refusing.append(name)
+        except (CacheMiss, LLMConnectionError) as error:
+            # Nobody can tell now who refuses; an earlier run may have stored an answer.
+            return in_words, (yield from _look(plan.plain, error))
+        else:
+            _refusals.learn(client, plan.formatted, plan.kind, refusing[len(known) :])
+            return plan, response
     try:
-        return formatted, (yield formatted), ""
+        response = yield plan.plain
     except BadRequest as error:
-        if error.status not in (None, 400, 422):
-            raise
-        refusal = error
-    except (CacheMiss, LLMConnectionError) as error:
-        # The endpoint cannot tell now that it refuses; an earlier run may have stored an answer.
-        return plain, (yield from _look(plain, error)), ""
-    try:
-        response = yield plain
-    except BadRequest:
         # It was not the format that was refused.
-        raise refusal from None
-    _refusals.learn(client, formatted, plan.kind)
-    return plain, response, f"BadRequest: {refusal.message}"
+        raise (refusals[refused] if len(refusals) > refused else error) from None
+    _refusals.learn(client, plan.formatted, plan.kind, refusing[len(known) :])
+    return in_words, response
+
+
+def _avoid(call: Call, names: Sequence[str]) -> Call:
+    if not names:
+        return call
+    return replace(call, options=replace(call.options, avoid=(*call.options.avoid, *names)))
 
 
 def _look(call: Call, failure: LLMError) -> Steps[Response]:
@@ -199,26 +227,35 @@ def _look(call: Call, failure: LLMError) -> Steps[Response]:
         raise failure from None
 
 
-def _ask_again(
-    first: Call, asked: Call, response: Response, errors: Sequence[ParseError], instruction: str
-) -> Call:
-    """Returns the call that goes on after an answer that could not be read."""
-    complaint = f"Your answer could not be used: {errors[-1].message}."
+def _ask_again(plan: _Plan, response: Response, error: ParseError) -> _Plan:
+    """Returns the plan that goes on after an answer that could not be read."""
+    complaint = f"Your answer could not be used: {error.message}."
     if response.truncated:
         complaint += " It was longer than allowed, so be brief."
-    complaint += "\n\nAnswer again, the whole of it. " + instruction
-    messages = [*asked.request.messages]
+    complaint += "\n\nAnswer again, the whole of it. " + plan.parser.format_instruction
+    messages = [Message("user", complaint)]
     if response.text.strip():
-        messages.append(Message("assistant", response.text))
-    messages.append(Message("user", complaint))
+        messages.insert(0, Message("assistant", response.text))
+    formatted = plan.formatted
+    return replace(
+        plan,
+        plain=_extend(plan.plain, messages),
+        formatted=None if formatted is None else _extend(formatted, messages),
+    )
+
+
+def _extend(call: Call, messages: Sequence[Message]) -> Call:
     # A sample of its own: whatever the conversation, this is not the answer that was bad.
-    options = replace(first.options, sample=first.options.sample + len(errors))
-    return replace(asked, request=replace(asked.request, messages=tuple(messages)), options=options)
+    options = replace(call.options, sample=call.options.sample + 1)
+    request = replace(call.request, messages=(*call.request.messages, *messages))
+    return replace(call, request=request, options=options)
 
 
-def _choose_cause(errors: Sequence[ParseError], refusal: str, call: Call) -> ParseError:
+def _choose_cause(
+    errors: Sequence[ParseError], refusals: Sequence[BadRequest], call: Call
+) -> ParseError:
     cause = errors[0]
     cause.lane = cause.lane or call.options.lane
-    later = [f"ParseError: {error.message}" for error in errors[1:]]
-    cause.history = tuple([refusal, *later] if refusal else later)
+    others = (*refusals, *errors[1:])
+    cause.history = tuple(f"{type(error).__name__}: {error.message}" for error in others)
     return cause

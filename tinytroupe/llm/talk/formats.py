@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeAlias
@@ -89,19 +89,31 @@ class Refusals:
         self._known: WeakKeyDictionary[object, set[tuple[str, str, Scope]]] = WeakKeyDictionary()
         self._session: Session | None = None
 
-    def knows(self, client: Client | AsyncClient, call: Call, kind: str) -> bool:
-        """Tells whether the client's endpoint refused this kind for the call's model."""
+    def find(self, client: Client | AsyncClient, call: Call, kind: str) -> tuple[str, ...]:
+        """Returns the names of the client's endpoints that refused this kind for the call."""
+        scope = _find_scope(call)
         with self._lock:
             self._follow_session()
-            known = self._known.get(client.transport, ())
-            return (call.request.model, kind, _find_scope(call)) in known
+            return tuple(
+                [
+                    endpoint.name
+                    for endpoint in client.route.endpoints
+                    if (endpoint.model or call.request.model, kind, scope)
+                    in self._known.get(endpoint.transport, ())
+                ]
+            )
 
-    def learn(self, client: Client | AsyncClient, call: Call, kind: str) -> None:
-        """Remembers that the client's endpoint refused this kind for the call's model."""
+    def learn(
+        self, client: Client | AsyncClient, call: Call, kind: str, names: Collection[str]
+    ) -> None:
+        """Remembers that endpoints of the client refused this kind for the call."""
+        scope = _find_scope(call)
         with self._lock:
             self._follow_session()
-            known = self._known.setdefault(client.transport, set())
-            known.add((call.request.model, kind, _find_scope(call)))
+            for endpoint in client.route.endpoints:
+                if endpoint.name in names:
+                    known = self._known.setdefault(endpoint.transport, set())
+                    known.add((endpoint.model or call.request.model, kind, scope))
 
     def _follow_session(self) -> None:
         """Forgets what was learned within a run that is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import datetime
 import enum
@@ -10,8 +11,11 @@ import functools
 import json
 import pickle
 import threading
+import time
+import traceback
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Optional
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, Literal, Optional, cast
 
 import pytest
 from conftest import Colour, ColouredClient
@@ -24,12 +28,13 @@ from tinytroupe.llm.client import Client
 from tinytroupe.llm.errors import (
     BadRequest,
     BudgetExceeded,
+    ConnectionFailed,
     ContentFiltered,
     MalformedResponse,
     ParseError,
     ToolRoundsExceeded,
 )
-from tinytroupe.llm.request import Call, CallOptions, chat_request
+from tinytroupe.llm.request import Call, CallOptions, RetryPolicy, chat_request
 from tinytroupe.llm.response import ToolCall, parse_response
 from tinytroupe.llm.store.memory import MemoryStore
 from tinytroupe.llm.talk.docstrings import read_docstring
@@ -115,6 +120,13 @@ def talk(client: ColouredClient, *args: Any, **options: Any) -> ToolResponse:
 def parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
     described: dict[str, Any] = make_tool(function)["function"]["parameters"]
     return described
+
+
+class Shelf(list[str]):
+    """A result with a JSON form that cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it is fixed to the wall")
 
 
 class TestToolCalls:
@@ -586,6 +598,122 @@ class TestRunning:
         assert error.response.tool_calls[0].name == "find_stock"
         assert error.messages[-1].role == "assistant"
         assert error.model == "fake"
+
+    def test_an_error_in_a_later_round_tells_what_was_run(self, colour: Colour) -> None:
+        """Whatever ends a conversation, what was run before it is known, in order."""
+        lost = ConnectionFailed("the endpoint is gone")
+        wanted = calls(("find_stock", {"product": "tea"}), ("nothing", {}))
+        transport = FakeTransport(Script(wanted, calls(("find_price", {"product": "tea"})), lost))
+        once = CallOptions(retry=RetryPolicy(max_attempts=1), lane="lisa")
+        client = colour.make_client(transport)
+        with pytest.raises(ConnectionFailed, match="gone") as caught:
+            talk(client, Call(QUESTION, once), [find_stock, find_price])
+        error = pickle.loads(pickle.dumps(caught.value))
+        assert [(run.name, run.result) for run in error.runs] == [
+            ("find_stock", 3),
+            ("nothing", None),
+            ("find_price", 3.5),
+        ]
+        assert (error.lane, error.attempts) == ("lisa", 1)
+        assert str(error) == str(caught.value)
+
+    def test_an_error_in_the_first_round_is_no_larger(self, colour: Colour) -> None:
+        """Where nothing was run, the error is the chain's own."""
+        client = colour.make_client(FakeTransport(Script(BadRequest("no", status=400))))
+        with pytest.raises(BadRequest) as caught:
+            talk(client, QUESTION, [find_stock])
+        assert caught.value.runs == ()
+        assert "runs" not in vars(caught.value)
+
+    def test_a_failed_call_of_a_function_tells_what_was_run(self, colour: Colour) -> None:
+        """The runs before it, and those of a conversation that the function itself led."""
+        deep = Client(
+            FakeTransport(Script(calls(("find_price", {"product": "tea"})), BadRequest("no")))
+        )
+
+        def ask_on(word: str) -> str:
+            return run_tools(deep, QUESTION, [find_price]).text
+
+        wanted = calls(("find_stock", {"product": "tea"}), ("ask_on", {"word": "tea"}))
+        client = colour.make_client(FakeTransport(Script(wanted)))
+        with pytest.raises(BadRequest) as caught:
+            talk(client, QUESTION, [find_stock, ask_on])
+        told = [run.name for run in caught.value.runs if isinstance(run, ToolRun)]
+        assert told == ["find_stock", "find_price"]
+
+    def test_the_cause_stays_the_cause(self, colour: Colour) -> None:
+        """What an error came from, and where, is shown as if no tool had been run."""
+
+        def fail(word: str) -> str:
+            try:
+                raise KeyError(word)
+            except KeyError as error:
+                raise ConnectionFailed("the shelf is empty") from error
+
+        wanted = calls(("find_stock", {"product": "tea"}), ("fail", {"word": "tea"}))
+        client = colour.make_client(FakeTransport(Script(wanted)))
+        with pytest.raises(ConnectionFailed) as caught:
+            talk(client, QUESTION, [find_stock, fail])
+        shown = "".join(traceback.format_exception(caught.value))
+        assert isinstance(caught.value.__cause__, KeyError)
+        assert shown.count("the shelf is empty") == 2  # its own line, and that of the source
+        assert "in fail" in shown
+
+    def test_runs_that_cannot_be_pickled_stop_no_error(self, colour: Colour) -> None:
+        """A result that no process can be given is left out, and so is such an exception."""
+
+        class Odd(Exception):
+            def __init__(self, one: int, two: int) -> None:
+                super().__init__("odd")
+
+        def give(kind: str) -> Any:
+            """Gives."""
+            if kind == "odd":
+                raise Odd(1, 2)
+            return Shelf()
+
+        wanted = calls(("give", {"kind": "shelf"}), ("give", {"kind": "odd"}))
+        client = colour.make_client(FakeTransport(Script(wanted, BadRequest("no", status=400))))
+        with pytest.raises(BadRequest) as caught:
+            talk(client, QUESTION, [give])
+        shelf, odd = cast("tuple[ToolRun, ToolRun]", caught.value.runs)
+        assert isinstance(shelf.result, Shelf)
+        assert isinstance(odd.exception, Odd)
+        assert copy.copy(shelf) is shelf
+        one, two = pickle.loads(pickle.dumps(caught.value)).runs
+        assert (one.told, one.result) == (shelf.told, None)
+        assert (two.error, two.exception) == (odd.error, None)
+
+    def test_who_shares_a_failed_call_has_runs_of_their_own(self) -> None:
+        """Of two that ask the same at the same moment each is told what it ran itself."""
+        together = threading.Barrier(2)
+
+        def find(product: str) -> str:
+            """Finds."""
+            together.wait(10)
+            return "here"
+
+        def answer(attempt: Any) -> bytes:
+            if len(attempt.call.request.messages) == 1:
+                return calls(("find", {"product": "tea"}))
+            time.sleep(0.5)
+            raise BadRequest("no", status=400)
+
+        transport = FakeTransport(answer)
+        client = Client(transport, MemoryStore())
+
+        def lead(number: int) -> tuple[list[ToolRun], tuple[object, ...]]:
+            seen: list[ToolRun] = []
+            with pytest.raises(BadRequest) as caught:
+                run_tools(client, QUESTION, [find], on_run=seen.append)
+            return seen, caught.value.runs
+
+        with ThreadPoolExecutor(2) as pool:
+            both = list(pool.map(lead, range(2)))
+        assert len(transport.attempts) < 4
+        for seen, told in both:
+            assert len(told) == 1
+            assert told[0] is seen[0]
 
     def test_a_forced_choice_counts_once(self, colour: Colour) -> None:
         """`required` would have the model call for ever."""

@@ -25,7 +25,11 @@ class LLMError(Exception):
         elsewhere: Whether another endpoint may answer the same call.
         should_retry: Whether another attempt can help, where that was said (by the
             server's `x-should-retry`, say); None: the error's class decides.
+        runs: What functions a model had run, in order, where the error left `run_tools`
+            after that: `tinytroupe.llm.talk.tools.ToolRun`.
     """
+
+    runs: tuple[object, ...] = ()
 
     def __init__(
         self,
@@ -132,7 +136,6 @@ class ToolRoundsExceeded(LLMError):
     """A model went on calling tools beyond the rounds that it was given.
 
     Attributes:
-        runs: What was run so far, in order: `tinytroupe.llm.talk.tools.ToolRun`.
         messages: The conversation, the model's last calls included.
         response: The last `Response`, whose tool calls were not run.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -40,7 +41,11 @@ class Callee(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """What came of one tool call."""
+    """What came of one tool call.
+
+    Can always be pickled, since errors that carry runs cross process pools: a result
+    or an exception that cannot be is left out there.
+    """
 
     id: str
     """By which the model knows the call."""
@@ -60,6 +65,23 @@ class ToolRun:
     def to_message(self) -> Message:
         """Returns the message that tells the model."""
         return Message("tool", self.told, FrozenDict({"tool_call_id": self.id}))
+
+    def __copy__(self) -> ToolRun:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        result, exception = _keep_picklable(self.result), _keep_picklable(self.exception)
+        known = (self.id, self.name, self.arguments, self.told)
+        return ToolRun, (*known, result, self.error, exception)
+
+
+def _keep_picklable(value: Any) -> Any:
+    try:
+        # Exceptions with arguments of their own can be written, but not read.
+        pickle.loads(pickle.dumps(value))
+    except Exception:
+        return None
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 from tinytroupe.llm.canonical import JSON, FrozenDict
 from tinytroupe.llm.client import AsyncClient, Client
-from tinytroupe.llm.errors import BadRequest, ToolRoundsExceeded
+from tinytroupe.llm.errors import BadRequest, LLMError, ToolRoundsExceeded
 from tinytroupe.llm.messages import Message, to_message
 from tinytroupe.llm.request import Call, Request
 from tinytroupe.llm.response import Response, Usage
@@ -86,16 +88,18 @@ def run_tools(
         on_run: Is told of each run as it is sent back.
 
     Raises:
-        ToolRoundsExceeded: The model went on calling tools; it carries what was run.
+        ToolRoundsExceeded: The model went on calling tools.
         BadRequest: A function cannot be described, or two have one name.
-        LLMError: A call failed, also one that a function made.
+        LLMError: A call failed, also one that a function made. Its `runs` are what was
+            run before.
     """
     talk = _Talk(call, functions, max_rounds, on_run)
     for tool in talk.tools.values():
         if tool.is_async:
             raise BadRequest(f"the function {tool.name} is asynchronous; use arun_tools")
-    while jobs := talk.hear(client.send(talk.call)):
-        _run_jobs(jobs, in_threads, talk.tell)
+    with talk.told_on_failure():
+        while jobs := talk.hear(client.send(talk.call)):
+            _run_jobs(jobs, in_threads, talk.tell)
     return talk.conclude()
 
 
@@ -114,8 +118,9 @@ async def arun_tools(
     thread and block it, unless `in_threads` is set.
     """
     talk = _Talk(call, functions, max_rounds, on_run)
-    while jobs := talk.hear(await client.send(talk.call)):
-        await _arun_jobs(jobs, in_threads, talk.tell)
+    with talk.told_on_failure():
+        while jobs := talk.hear(await client.send(talk.call)):
+            await _arun_jobs(jobs, in_threads, talk.tell)
     return talk.conclude()
 
 
@@ -160,7 +165,6 @@ class _Talk:
             raise ToolRoundsExceeded(
                 f"the model still calls tools ({names}) after {self._rounds} rounds of them; raise "
                 "max_rounds, or tell it when to answer",
-                runs=tuple(self._runs),
                 messages=tuple(self._messages),
                 response=response,
                 model=response.model or None,
@@ -183,6 +187,19 @@ class _Talk:
         self.call = replace(self.call, request=following)
         if self._on_run is not None:
             self._on_run(run)
+
+    @contextmanager
+    def told_on_failure(self) -> Iterator[None]:
+        """Lets an error that leaves tell what was run before it."""
+        try:
+            yield
+        except LLMError as error:
+            if not self._runs:
+                raise
+            # A copy: who asked the same at the same moment is given this very error.
+            told = copy.copy(error)
+            told.runs = (*self._runs, *error.runs)
+            raise told.with_traceback(error.__traceback__) from error.__cause__
 
     def conclude(self) -> ToolResponse:
         """Returns the answer and all that was run."""

@@ -34,7 +34,7 @@ from django_chats import Door, Endpoints, MakePrompt, outline, read_chat
 from django_fixtures import Database, MakeDatabase, use_database
 from postgres_server import PostgresServer
 
-from tinytroupe.contrib.django import turns
+from tinytroupe.contrib.django import access, turns
 from tinytroupe.contrib.django.access import AsyncAccess
 from tinytroupe.contrib.django.chats import ChatHistoryRepository, StoredTurn
 from tinytroupe.contrib.django.errors import ChatConflict, UnknownChat
@@ -42,7 +42,7 @@ from tinytroupe.contrib.django.history import check_history, make_message
 from tinytroupe.contrib.django.models import ChatHistory, ChatLock, Tool
 from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
 from tinytroupe.contrib.django.tools import fill_tool_spec
-from tinytroupe.llm.errors import BadRequest, ConfigError
+from tinytroupe.llm.errors import BadRequest, ConfigError, ServerFault
 
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -232,6 +232,34 @@ class TestConnections:
         assert [m["role"] for m in read_chat(wrapper)] == ["system", "user", "assistant"]
         assert "claim" not in read_chat(wrapper)[1]
 
+    def test_a_failure_behind_a_lost_lock(
+        self, endpoints: Endpoints, make_prompt: MakePrompt, backends: Backends
+    ):
+        """Who lost the lock and gets no answer leaves the message to who took it up."""
+        asked, let_go = threading.Event(), threading.Event()
+        seen: list[dict[str, Any]] = []
+
+        def answer(body: dict[str, Any]) -> str | int:
+            if not body.get("stream"):
+                asked.set()
+                return 500 if let_go.wait(20) else "Nobody let it go."
+            let_go.set()
+            wait_until(lambda: bool(first))
+            seen.append(read_chat(wrapper)[1])
+            connections.close_all()
+            return echo(body)
+
+        endpoints.add("main", answer)
+        make_prompt(configs=("main",))
+        wrapper = Door("sync").open()
+        with beside(partial(Door("sync").send, wrapper, "Hello")) as first:
+            assert asked.wait(20)
+            assert backends.cut(LOCKING) == 1
+            assert Door("stream").send(wrapper, "Hello") == "Answer to Hello"
+        assert isinstance(first[0], ServerFault)
+        assert (seen[0]["status"], "error" in seen[0]) == ("pending", False)
+        assert read_chat(wrapper)[1]["status"] == "answered"
+
     @pytest.mark.parametrize("committed", [True, False])
     def test_a_commit_that_nobody_heard_of(
         self,
@@ -271,7 +299,7 @@ class TestConnections:
             time.sleep(0.3)
             return echo(body)
 
-        endpoints.add("main", take_long)
+        server = endpoints.add("main", take_long)
         make_prompt(configs=("main",))
         limits = "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"
         options = {"options": " ".join(f"-c {name}=100ms" for name in limits)}
@@ -280,6 +308,8 @@ class TestConnections:
             with beside(partial(Door("async").send, wrapper, "One")) as other:
                 assert Door("sync").send(wrapper, "Two") == "Answer to Two"
             assert other == ["Answer to One"]
+        lengths = [len(body["messages"]) for body in server.bodies]
+        assert lengths == [2, 4], "the second one waited for the first one's answer"
 
     def test_a_pool(self, door: Door, database: Database, make_prompt: MakePrompt, endpoints: Any):
         """Of a pool of two connections, many threads get their answers: who waits for a turn keeps
@@ -325,10 +355,9 @@ class TestConnections:
                 assert Door("sync").send(wrapper, "Hello") == "Answer to Hello"
                 assert len(read_chat(wrapper)) == 3
 
-    def test_a_router(
-        self, door: Door, database: Database, endpoints: Endpoints, make_prompt: MakePrompt,
-        chats_apart: None
-    ):  # fmt: skip
+    @pytest.mark.usefixtures("chats_apart")
+    @pytest.mark.parametrize("way", ["sync", "async stream"])
+    def test_a_router(self, way: str, endpoints: Endpoints, make_prompt: MakePrompt):
         """Chats that a router sends to another database are locked, written and read there."""
         endpoints.add("main", echo)
         make_prompt(configs=("main",))
@@ -514,6 +543,7 @@ class TestTasks:
             with monkeypatch.context() as patch:
                 canceller = Canceller(patch, number, times)
                 answered = asyncio.run(canceller.send(wrapper, way))
+                assert canceller.given_back == canceller.steps.count("acquire")
             messages = read_chat(wrapper)
             check_history(messages)
             status = messages[1]["status"] if len(messages) > 1 else None
@@ -525,6 +555,38 @@ class TestTasks:
                 break
         assert number > 8
         wait_until(lambda: not list_lock_threads())
+
+    def test_cancelled_while_it_is_stored(
+        self, endpoints: Endpoints, make_prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+    ):
+        """What a thread does to a chat for a task that is cancelled, it does before the lock is
+        given back; and the chat says that it was not answered."""
+        make_prompt()
+        wrapper = Door("sync").open()
+        begin, release = StoredTurn.begin, AsyncAccess.release
+        released, early = threading.Event(), list[bool]()
+
+        async def tell_and_release(self: AsyncAccess) -> None:
+            released.set()
+            await release(self)
+
+        async def cancel() -> None:
+            task = asyncio.ensure_future(wrapper.asend_user_message_and_get_response("Hello"))
+            loop = asyncio.get_running_loop()
+
+            def cancel_and_begin(*arguments: Any) -> None:
+                loop.call_soon_threadsafe(task.cancel)
+                early.append(released.wait(0.1))
+                begin(*arguments)
+
+            monkeypatch.setattr(StoredTurn, "begin", cancel_and_begin)
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+        monkeypatch.setattr(AsyncAccess, "release", tell_and_release)
+        asyncio.run(cancel())
+        assert early == [False]
+        assert [m.get("status") for m in read_chat(wrapper)] == [None, "failed"]
 
     @on_postgresql
     def test_cancelled_while_it_waits(
@@ -592,10 +654,15 @@ class Canceller:
     STEPS = ("query", "acquire", "ask", "run_tool", "release")
 
     def __init__(self, patch: pytest.MonkeyPatch, number: int, times: int) -> None:
-        self._left = number
+        self._number = number
         self._times = times
+        self.steps: list[str] = []
+        """Those that were come to."""
+        self.given_back = 0
+        """How many locks."""
         for name in self.STEPS:
             patch.setattr(AsyncAccess, name, self._watch(getattr(AsyncAccess, name)))
+        patch.setattr(access, "_give_back", partial(self._give_back, access._give_back))
 
     async def send(self, wrapper: LLMCommunicationWrapper, way: str) -> bool:
         """Tells whether the message was answered all the same."""
@@ -610,12 +677,18 @@ class Canceller:
 
     def _watch(self, step: Callable[..., Any]) -> Callable[..., Any]:
         async def watched(*arguments: Any) -> Any:
-            self._left -= 1
-            if self._left == -1:
+            self.steps.append(step.__name__)
+            if len(self.steps) == self._number + 1:
                 asyncio.get_running_loop().call_soon(self._cancel, self._times)
             return await step(*arguments)
 
         return watched
+
+    def _give_back(self, give_back: Callable[..., None], *arguments: Any) -> None:
+        # Longer than a loop takes that does not wait for it.
+        time.sleep(0.01)
+        give_back(*arguments)
+        self.given_back += 1
 
     def _cancel(self, times: int) -> None:
         self._task.cancel()

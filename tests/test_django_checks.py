@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection, connections, transaction
 from django_fixtures import Database, MakeDatabase, use_database
+from provider_calls import OUTSIDE
 
 from tinytroupe.contrib.django.checks import (
     TAG,
     check_config_files,
     check_settings,
     check_tables,
+    check_tool_modules,
 )
 from tinytroupe.contrib.django.models import LLMConfigName, PromptTemplate, Tool
 
@@ -156,6 +159,123 @@ class TestFiles:
         assert not trace.exists()
 
 
+class TestLacks:
+    @pytest.fixture(autouse=True)
+    def _nothing_from_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in OUTSIDE:
+            monkeypatch.delenv(name, raising=False)
+        for package in ("anthropic", "google.genai", "azure.identity"):
+            monkeypatch.setitem(sys.modules, package, None)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("OpenAICompatibleConfig", ["give endpoint, or set the environment variable OPENAI_B"]),
+            ("OpenAILLMConfig", ["give api_key, or set the environment variable OPENAI_API_KEY"]),
+            ("GroqConfig", ["give api_key, or set the environment variable GROQ_API_KEY"]),
+            ("AzureOpenAILLMConfig", ["give endpoint, or set", "give api_key, or set", "Entra ID"]),
+            ("AnthropicConfig", ["tinytroupe[anthropic]", "give api_key, or set"]),
+            ("GeminiConfig", ["tinytroupe[gemini]", "give api_key, or set"]),
+            (f"AnthropicConfig\napi_key: {KEY}", ["tinytroupe[anthropic]"]),
+            (f"GroqConfig\napi_key: {KEY} {KEY}", ["(api_key) has spaces"]),
+        ],
+    )
+    def test_a_model_that_cannot_be_asked(
+        self, configs_folder: Path, text: str, said: list[str]
+    ) -> None:
+        """What a first call would fail at is one warning, with the file and what to give."""
+        path = write(configs_folder, "shop", f"llm_config_class: {text}")
+        (message,) = run_all()
+        assert isinstance(message, Warning)
+        assert (message.id, message.obj) == (f"{TAG}.W005", "LLM_CONFIGS_PATH")
+        assert message.msg.startswith(f"{path} ('shop'): ")
+        assert [part for part in said if part not in message.msg] == []
+
+    def test_each_file_has_its_warning(
+        self, configs_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Files lack one by one; a key may be in the file, a variable, or a variable's file."""
+        write(configs_folder, "a", f"llm_config_class: GroqConfig\napi_key: {KEY}")
+        write(configs_folder, "b", "llm_config_class: GroqConfig")
+        write(configs_folder, "c", "llm_config_class: OpenAILLMConfig")
+        write(configs_folder, "d", "llm_config_class: OpenAICompatibleConfig")
+        write(
+            configs_folder, "e", "llm_config_class: OpenAICompatibleConfig\nendpoint: http://h/v1"
+        )
+        assert ids(run_all()) == ["W005"] * 3
+        monkeypatch.setenv("GROQ_API_KEY", KEY)
+        assert ids(run_all()) == ["W005"] * 2
+        (tmp_path / "key").write_text(KEY)
+        monkeypatch.setenv("OPENAI_API_KEY_FILE", str(tmp_path / "key"))
+        (message,) = run_all()
+        assert "d.yaml ('d'): there is no address" in message.msg
+
+
+class TestToolModules:
+    @pytest.fixture
+    def deployed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Packages that leave a trace where one of them is imported."""
+        folder = tmp_path / "deployed"
+        for name in ("corner_shop/tools", "corner_shop/deep/inner", "no_init/shop/tools"):
+            path = folder / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+        for package in ("corner_shop", "corner_shop/deep", "no_init/shop"):
+            text = f"open({str(tmp_path / 'trace')!r}, 'w')"
+            (folder / package / "__init__.py").write_text(text)
+        (folder / "corner_shop" / "bare").mkdir()
+        (folder / "corner_module.py").write_text("")
+        monkeypatch.syspath_prepend(folder)
+        return folder
+
+    @pytest.mark.parametrize(
+        ("module", "said"),
+        [
+            ("corner_shop", ""),
+            ("corner_shop.tools", ""),
+            ("corner_shop.deep.inner", ""),
+            ("corner_shop.bare", ""),
+            ("corner_module", ""),
+            ("no_init.shop.tools", ""),
+            ("os.path", ""),
+            ("tinytroupe.contrib.django.checks", ""),
+            ("corner_shopp.tools", "there is no module corner_shopp"),
+            (
+                "corner_shop.tolls",
+                "there is no module corner_shop.tolls; the nearest is corner_shop.tools",
+            ),
+            ("corner_shop.dep.inner", "no module corner_shop.dep; the nearest is corner_shop.deep"),
+            ("corner_shop.deep.inner.x", "no module corner_shop.deep.inner.x: corner_shop.deep.in"),
+            ("corner_module.tools", "corner_module is no package"),
+        ],
+    )
+    def test_a_module_that_is_nowhere(
+        self,
+        configs_folder: Path,
+        site_settings: Override,
+        deployed: Path,
+        module: str,
+        said: str,
+    ) -> None:
+        """A module for tools that cannot be found is a warning, and none is imported to look."""
+        site_settings(LLM_WRAPPER_TOOL_MODULES=[module])
+        before = set(sys.modules)
+        found = run_all()
+        assert {name for name in set(sys.modules) - before if "corner" in name} == set()
+        assert not (deployed.parent / "trace").exists()
+        assert ids(found) == (["W006"] if said else [])
+        for message in found:
+            assert said in message.msg
+            assert message.obj == "LLM_WRAPPER_TOOL_MODULES"
+
+    def test_a_wrong_setting_is_told_once(
+        self, configs_folder: Path, site_settings: Override
+    ) -> None:
+        """A setting that is no list of modules is an error of the setting alone."""
+        site_settings(LLM_WRAPPER_TOOL_MODULES="shop")
+        assert ids(run_all()) == ["E001"]
+
+
 class TestTables:
     def test_a_name_without_a_file(self, database: Database, configs_folder: Path) -> None:
         """A name in the table that no file has is a warning that says who uses it."""
@@ -209,7 +329,7 @@ class TestTables:
         make_template("support", "gone")
         write(configs_folder, "broken", "llm_config_class: x")
         others, own = [apps.get_app_config("auth")], [apps.get_app_config(TAG)]
-        for check in (check_settings, check_config_files, check_tables):
+        for check in (check_settings, check_tool_modules, check_config_files, check_tables):
             assert check(app_configs=others) == []
         assert ids(check_tables(app_configs=own)) == ["W003"]
 

@@ -76,7 +76,9 @@ class TestSettings:
     def test_defaults(self, site_settings: Override, tmp_path: Path) -> None:
         """A site that sets nothing runs no code of the database, and has limits for the rest."""
         site_settings(BASE_DIR=tmp_path, LLM_CONFIGS_PATH=None, TINYTROUPE={})
-        assert read_site_settings() == SiteSettings(None, False, None, 10.0, 8, 120.0, None, {})
+        assert read_site_settings() == SiteSettings(
+            None, False, None, 10.0, 8, 120.0, True, None, {}
+        )
         assert list_setting_faults() == []
 
     def test_values(self, site_settings: Override, tmp_path: Path) -> None:
@@ -86,6 +88,7 @@ class TestSettings:
             LLM_CONFIGS_PATH="configs",
             LLM_WRAPPER_ALLOW_TOOL_CODE=True,
             LLM_WRAPPER_TOOL_MODULES=["shop.tools", "crm"],
+            LLM_WRAPPER_SHARE_ANSWERS=False,
             LLM_WRAPPER_TOOL_SECONDS=2,
             LLM_WRAPPER_MAX_TOOL_ROUNDS="3",
             LLM_WRAPPER_LOCK_SECONDS=0,
@@ -99,6 +102,7 @@ class TestSettings:
             2.0,
             3,
             0.0,
+            False,
             7,
             {"max_attempts": 2},
         )
@@ -294,9 +298,9 @@ class TestFiles:
         config = read(tmp_path, AZURE)
         assert KEY not in repr(config) + repr(config.model) + repr(survey_configs(tmp_path))
 
-    @pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+    @pytest.mark.parametrize("suffix", [".yaml", ".yml", ".YAML", ".Yml"])
     def test_both_endings(self, tmp_path: Path, suffix: str) -> None:
-        """A file may end with .yaml or .yml; what ends otherwise is nobody's."""
+        """A file may end with .yaml or .yml, also in capitals; what ends otherwise is nobody's."""
         write(tmp_path, "a", "llm_config_class: RehearsalConfig", suffix)
         write(tmp_path, "b", "nonsense: 1", ".txt")
         (tmp_path / "folder.yaml").mkdir()
@@ -390,6 +394,10 @@ class TestFiles:
             (
                 "llm_config_class: GroqConfig\napi_key: ${NOBODY_SETS_THIS}",
                 "key api_key: the environment variable NOBODY_SETS_THIS is not set",
+            ),
+            (
+                "llm_config_class: GroqConfig\napi_key: $NOBODY_SETS_THIS",
+                r"key api_key: .*write \$\{NAME\}, in braces",
             ),
         ],
     )

@@ -12,6 +12,7 @@ from django.test import RequestFactory
 from django_chats import Endpoints, MakePrompt
 from django_fixtures import Database
 
+from tinytroupe.contrib.django import checks
 from tinytroupe.contrib.django.conf import ROWS
 from tinytroupe.contrib.django.configs import CONFIG_CLASSES
 from tinytroupe.contrib.django.models import ChatHistory
@@ -93,6 +94,15 @@ def test_the_test_of_a_site(start_site_process: Any, configs_folder: Path, tmp_p
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "Ran 1 test" in said
+
+
+def test_every_check_is_described() -> None:
+    """The page has a row for each check, and the code has each check of the page."""
+    ids = r"(?:llm_wrapper|\{TAG\})\.([EW]\d{3})\b"
+    code = Path(checks.__file__).read_text(encoding="utf-8")
+    rows = re.findall(rf"^\| `{ids}` \| \S", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(set(re.findall(ids, code)))
+    assert len(rows) > 9
 
 
 def find_seed(place: str, wanted: str) -> int:

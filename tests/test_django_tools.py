@@ -220,6 +220,15 @@ class TestPaths:
         """Everything else is source text, which needs its own permission."""
         assert is_path(code) is answer
 
+    @pytest.mark.parametrize("allowed", [False, True])
+    def test_a_colon_is_to_be_a_dot(self, site_settings: SetSettings, allowed: bool) -> None:
+        """What elsewhere is the path of a function is refused as a path, and told how to be."""
+        site_settings(LLM_WRAPPER_ALLOW_TOOL_CODE=allowed)
+        row = make_row("corner_shop.tools:find_order\n")
+        for use in (check_tool, make_tool_spec, fill_tool_spec, lambda row: Toolbox([row], {})):
+            with pytest.raises(BadRequest, match=r"of the colon: corner_shop\.tools\.find_order$"):
+                use(row)
+
     def test_a_deployed_function_runs(self, deployed: Any) -> None:
         """A function in a module that the site allows is called in this process."""
         ran = run("corner_shop.tools.find_order", {"user_id": 7, "number": 3})

@@ -1,13 +1,14 @@
 """System checks: `manage.py check` tells what of the settings, files and tables does not fit.
 
 What is wrong in settings and files is an error. What is wrong in the tables is a warning, or a
-name that an administrator added would keep the next deployment from migrating.
+name that an administrator added would keep the next deployment from migrating; and so is what
+may be there when the site is served, such as a key.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from tinytroupe.contrib.django.conf import PREFIX, ROWS, list_setting_faults
+from tinytroupe.contrib.django.conf import PREFIX, ROWS, TOOL_MODULES, list_setting_faults
 from tinytroupe.contrib.django.configs import (
     LLMConfig,
     find_folder,
@@ -25,6 +26,8 @@ from tinytroupe.contrib.django.configs import (
     survey_configs,
 )
 from tinytroupe.contrib.django.errors import UnknownConfig
+from tinytroupe.contrib.django.tool_modules import find_missing_module
+from tinytroupe.llm.config.endpoints import list_model_lacks
 from tinytroupe.llm.config.load import suggest
 from tinytroupe.llm.errors import ConfigError
 
@@ -58,8 +61,18 @@ def check_settings(app_configs: Apps = None, **_: object) -> list[CheckMessage]:
 
 
 @register(TAG)
+def check_tool_modules(app_configs: Apps = None, **_: object) -> list[CheckMessage]:
+    """Tells of modules for tools that are nowhere. None is imported."""
+    if not _is_asked(app_configs) or TOOL_MODULES.name in dict(list_setting_faults()):
+        return []
+    faults = filter(None, map(find_missing_module, TOOL_MODULES.read_now() or ()))
+    hint = "Correct its name, or take it out: no tool can lie there."
+    return [Warning(said, hint=hint, obj=TOOL_MODULES.name, id=f"{TAG}.W006") for said in faults]
+
+
+@register(TAG)
 def check_config_files(app_configs: Apps = None, **_: object) -> list[CheckMessage]:
-    """Tells of files that configure no model: one message for each."""
+    """Tells of files that configure no model, or one that cannot be asked: a message for each."""
     if not _is_asked(app_configs) or _FOLDER in dict(list_setting_faults()):
         return []
     if not getattr(settings, _FOLDER, None):
@@ -78,10 +91,11 @@ def check_config_files(app_configs: Apps = None, **_: object) -> list[CheckMessa
         said = f"the folder {find_folder()} holds no file *.yaml or *.yml"
         hint = "Add one for each model."
         return [Warning(said, hint=hint, obj=_FOLDER, id=f"{TAG}.W002")]
-    return [
+    faults = [
         Error(error.message, hint=_say_file_hint(error), obj=_FOLDER, id=f"{TAG}.E004")
         for error in survey.faults.values()
     ]
+    return [*faults, *_check_lacks(survey.configs.values())]
 
 
 @register(TAG, Tags.database)
@@ -105,6 +119,17 @@ def check_tables(
     if rows is None:
         return []
     return [*_check_names(rows, files, folder), *_check_tools(rows, configs)]
+
+
+def _check_lacks(configs: Iterable[LLMConfig]) -> Iterator[CheckMessage]:
+    hint = (
+        "The first call would fail at this. Where the site that is served has what these checks "
+        "do not see, such as a key, put the id into SILENCED_SYSTEM_CHECKS."
+    )
+    for config in configs:
+        if lacks := list_model_lacks(config.model):
+            said = f"{config.model.where}: {'; '.join(lacks)}"
+            yield Warning(said, hint=hint, obj=_FOLDER, id=f"{TAG}.W005")
 
 
 @dataclass(frozen=True, slots=True)

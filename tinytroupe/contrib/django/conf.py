@@ -271,12 +271,14 @@ _NUMBERS = (
     Setting("seed", "", PREFIX + "SEED", "whole number", None, "", optional=True),
 )
 
+TOOL_MODULES = Row(PREFIX + "TOOL_MODULES", "tool_modules", _read_modules)
+
 _CONFIGS_PATH = Row("LLM_CONFIGS_PATH", "configs_path", _read_path)
 
 ROWS = (
     _CONFIGS_PATH,
     Row(PREFIX + "ALLOW_TOOL_CODE", "allow_tool_code", _read_switch, False),
-    Row(PREFIX + "TOOL_MODULES", "tool_modules", _read_modules),
+    TOOL_MODULES,
     Row(PREFIX + "SHARE_ANSWERS", "share_answers", _read_switch, True),
     *(Row(each.key, each.name, _read_number(each), each.default) for each in _NUMBERS),
     Row(CORE, "tinytroupe", _read_core, MappingProxyType({})),

@@ -42,6 +42,20 @@ def is_path(code: str) -> bool:
     return all(part.isidentifier() for part in code.strip().split("."))
 
 
+def _refuse_colon(tool: Tool) -> None:
+    """Refuses what other systems take for the path of a function.
+
+    Raises:
+        BadRequest: The last dot of the path is a colon.
+    """
+    module_name, colon, name = tool.tool_code.strip().partition(":")
+    if colon and name.isidentifier() and is_path(module_name):
+        raise BadRequest(
+            f"the code of the tool {tool.name} is {tool.tool_code.strip()!r}; a path has a dot in "
+            f"place of the colon: {module_name}.{name}"
+        )
+
+
 def read_code(tool: Tool) -> ToolCode:
     """Imports a function, or reads source text, of which nothing runs yet.
 
@@ -52,6 +66,7 @@ def read_code(tool: Tool) -> ToolCode:
     code = tool.tool_code.strip()
     if is_path(code):
         return ToolCode(_find_function(code, tool.name), in_child=False)
+    _refuse_colon(tool)
     source = read_source(tool.tool_code, tool.name)
 
     def run(*positional: Any, **named: Any) -> Any:
@@ -66,10 +81,12 @@ def check_permission(tool: Tool) -> None:
 
     Raises:
         ToolCodeRefused: LLM_WRAPPER_ALLOW_TOOL_CODE is not True, or the system cannot do it.
+        BadRequest: It is a path with a colon.
         ConfigError: There is no interpreter to run it.
     """
     if is_path(tool.tool_code):
         return
+    _refuse_colon(tool)
     if not read_site_settings().allow_tool_code:
         raise ToolCodeRefused(
             f"the code of the tool {tool.name} is source text, which runs only where the setting "

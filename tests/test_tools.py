@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from tinytroupe.llm.client import Client
+from tinytroupe.llm.canonical import FrozenDict
+from tinytroupe.llm.client import AsyncClient, Client
 from tinytroupe.llm.errors import (
     BadRequest,
     BudgetExceeded,
@@ -38,6 +39,8 @@ from tinytroupe.llm.request import Call, CallOptions, RetryPolicy, chat_request
 from tinytroupe.llm.response import ToolCall, parse_response
 from tinytroupe.llm.store.memory import MemoryStore
 from tinytroupe.llm.talk.docstrings import read_docstring
+from tinytroupe.llm.talk.model_response import ModelResponse
+from tinytroupe.llm.talk.models import Model, ModelSetup
 from tinytroupe.llm.talk.places import Unreadable
 from tinytroupe.llm.talk.tool_runs import prepare_job
 from tinytroupe.llm.talk.tools import (
@@ -876,6 +879,75 @@ class TestThreadsAndTasks:
         transport = FakeTransport(Script(calls(("explain", {"word": "tea"})), chat_content("Ah.")))
         answered = talk(colour.make_client(transport), QUESTION, [explain], in_threads=True)
         assert answered.runs[0].result == "Tea is a drink."
+
+
+def make_model(transport: Any, **parameters: Any) -> Model:
+    given = FrozenDict(parameters)
+    clients = Client(transport), AsyncClient(transport)
+    return Model(ModelSetup("lisa", "fake-1", {"fake": "fake-1"}, *clients, given))
+
+
+def talk_to(colour: Colour, model: Model, *args: Any, **options: Any) -> ModelResponse:
+    """Runs tools with a model, in either colour."""
+    if colour._loop is None:
+        return model.run_tools(*args, **options)
+    return colour._loop.run_until_complete(model.arun_tools(*args, **options))
+
+
+class TestModels:
+    """Models by name run tools like any client."""
+
+    def test_the_answer_says_who_and_what_was_run(self, colour: Colour) -> None:
+        """Text, runs, conversation, the usage of all responses, and who answered."""
+        wanted = calls(("find_stock", {"product": "tea"}))
+        transport = FakeTransport(Script(wanted, chat_content("Three.")))
+        seen: list[ToolRun] = []
+        model = make_model(transport)
+        answered = talk_to(colour, model, "How much tea?", [find_stock], on_run=seen.append)
+        assert answered.text == "Three."
+        assert answered.runs == (ToolRun("c0", "find_stock", {"product": "tea"}, "3", 3),)
+        assert list(answered.runs) == seen
+        roles = [message.role for message in answered.messages]
+        assert roles == ["user", "assistant", "tool", "assistant"]
+        assert answered.usage is not None
+        assert answered.usage.total_tokens == 20
+        assert answered.model_info["config_name"] == "fake"
+        assert answered.model_info["model_name"] == "fake-1"
+        assert answered.finish_reason == "stop"
+        assert answered.tool_calls == ()
+
+    def test_parameters_and_options_are_those_of_a_call(self, colour: Colour) -> None:
+        """What the configuration and the caller say goes into every request, as it is asked."""
+        wanted = calls(("find_stock", {"product": "tea"}))
+        transport = FakeTransport(Script(wanted, chat_content("Three.")))
+        model = make_model(transport, temperature=0.5, top_p=0.9)
+        talk_to(colour, model, "How much tea?", [find_stock], temperature=1.0, lane="lisa/1")
+        for attempt in transport.attempts:
+            parameters = attempt.call.request.parameters
+            assert (parameters["temperature"], parameters["top_p"]) == (1.0, 0.9)
+            assert attempt.call.options.lane == "lisa/1"
+            assert attempt.call.request.model == "fake-1"
+
+    def test_rounds_and_errors_are_those_of_run_tools(self, colour: Colour) -> None:
+        """A model that never answers is stopped, and what failed tells what was run."""
+        endless = FakeTransport(lambda attempt: calls(("find_stock", {"product": "tea"})))
+        with pytest.raises(ToolRoundsExceeded) as stopped:
+            talk_to(colour, make_model(endless), "Hm?", [find_stock], max_rounds=2)
+        assert len(stopped.value.runs) == 2
+        wanted = calls(("find_stock", {"product": "tea"}))
+        broken = FakeTransport(Script(wanted, BadRequest("no", status=400)))
+        with pytest.raises(BadRequest, match="no") as failed:
+            talk_to(colour, make_model(broken), "Hm?", [find_stock], in_threads=True)
+        assert len(failed.value.runs) == 1
+        with pytest.raises(BadRequest, match="there is no message"):
+            talk_to(colour, make_model(broken), None, [find_stock])
+
+    def test_an_answer_without_tools_has_no_runs(self, colour: Colour) -> None:
+        """Other answers of a model have neither runs nor a conversation."""
+        model = make_model(FakeTransport(lambda attempt: chat_content("Hi.")))
+        assert talk_to(colour, model, "Hello", [find_stock]).runs == ()
+        answered = model("Hello")
+        assert (answered.runs, answered.messages) == ((), ())
 
 
 class TestRehearsal:

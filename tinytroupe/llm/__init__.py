@@ -75,7 +75,8 @@ if TYPE_CHECKING:
         UserMessage,
         image_part,
     )
-    from tinytroupe.llm.talk.models import EmbeddingModel, Model, ModelResponse
+    from tinytroupe.llm.talk.model_response import ModelResponse
+    from tinytroupe.llm.talk.models import EmbeddingModel, Model
     from tinytroupe.llm.talk.parsers import (
         ChoiceParser,
         CodeBlockParser,
@@ -236,7 +237,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "talk.ask": ("aask", "ask"),
     "talk.conversation": ("AssistantMessage", "SystemMessage", "UserMessage", "image_part"),
-    "talk.models": ("EmbeddingModel", "Model", "ModelResponse"),
+    "talk.model_response": ("ModelResponse",),
+    "talk.models": ("EmbeddingModel", "Model"),
     "talk.parsers": (
         "ChoiceParser",
         "CodeBlockParser",

@@ -4,71 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tinytroupe.llm.canonical import FrozenDict, freeze_mapping
 from tinytroupe.llm.client import AsyncClient, Client
 from tinytroupe.llm.errors import BadRequest
 from tinytroupe.llm.messages import Message
 from tinytroupe.llm.request import Call, CallOptions, Request, chat_request
-from tinytroupe.llm.response import Response, ToolCall, Usage
+from tinytroupe.llm.response import Response, Usage
 from tinytroupe.llm.talk.conversation import format_messages
+from tinytroupe.llm.talk.model_response import ModelResponse
 from tinytroupe.llm.talk.parsing import ParsedResponse, Parser
 
-
-@dataclass(frozen=True, slots=True)
-class ModelResponse:
-    """What a model answered, and who that was. Immutable.
-
-    Whatever else a `Response` has is here, too: `model`, `finish_reason`, `origin` …
-    """
-
-    response: Response
-    """The whole response of the chain."""
-    model_info: Mapping[str, Any]
-    """`model_name`, `config_name`, `endpoint`, `origin`, and `model` as the endpoint names it."""
-    usage: Usage | None
-    """Tokens that were used; None: the endpoint did not say."""
-    reading: ParsedResponse | None = None
-    """What a parser made of it, and what it had to put right; None where none was asked."""
-    embeddings: list[list[float]] | None = None
-    """One vector per text, in order; only of embedding models."""
-
-    def __getattr__(self, name: str) -> Any:
-        # Copying and pickling ask for names of their own before there is a response.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.response, name)
-
-    @property
-    def text(self) -> str:
-        """The answer's text."""
-        return self.response.text
-
-    @property
-    def parsed(self) -> Any:
-        """What a parser read; None where none was asked."""
-        return self.reading.parsed if self.reading is not None else None
-
-    @property
-    def content(self) -> Any:
-        """The answer's text, or what a parser set apart for the conversation."""
-        return self.reading.content if self.reading is not None else self.response.text
-
-    @property
-    def raw(self) -> dict[str, Any]:
-        """The whole answer in the shape of OpenAI's API, as a new dictionary."""
-        return self.response.raw
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tools that the model wants called."""
-        return self.response.tool_calls
-
-    @property
-    def embedding(self) -> list[float] | None:
-        """The vector of the first text; only of embedding models."""
-        return self.embeddings[0] if self.embeddings else None
+if TYPE_CHECKING:
+    from tinytroupe.llm.talk.tools import Functions, ToolReport, ToolResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +157,76 @@ class Model(NamedModel):
             )
         )
 
+    def run_tools(
+        self,
+        messages: object,
+        functions: Functions,
+        *,
+        max_rounds: int = 8,
+        in_threads: bool = False,
+        on_run: ToolReport | None = None,
+        **parameters: Any,
+    ) -> ModelResponse:
+        """Lets the model call functions until it answers; what was run is in `.runs`.
+
+        Each response is cached as usual; the functions run again each time.
+
+        Args:
+            messages: As for a call.
+            functions: What may be called; for their schemas see `make_tool`.
+            max_rounds: How often functions are run, at most, before the model has to answer.
+            in_threads: Whether the calls of one response run at the same time, each in a thread.
+            on_run: Is told of each run as it is sent back.
+            **parameters: See the class.
+
+        Raises:
+            ToolRoundsExceeded: The model went on calling tools.
+            BadRequest: A function cannot be described, or two have one name.
+            LLMError: There is no answer; the class says why. Its `runs` are what was run before.
+        """
+        from tinytroupe.llm.talk.tools import run_tools
+
+        call = self.make_call(messages, **parameters)
+        return self._wrap_run(
+            run_tools(
+                self.client,
+                call,
+                functions,
+                max_rounds=max_rounds,
+                in_threads=in_threads,
+                on_run=on_run,
+            )
+        )
+
+    async def arun_tools(
+        self,
+        messages: object,
+        functions: Functions,
+        *,
+        max_rounds: int = 8,
+        in_threads: bool = False,
+        on_run: ToolReport | None = None,
+        **parameters: Any,
+    ) -> ModelResponse:
+        """Does what `run_tools` does without blocking the event loop while the model is asked.
+
+        Functions may be asynchronous and are awaited one after the other. Others run on the
+        loop's thread and block it, unless `in_threads` is set.
+        """
+        from tinytroupe.llm.talk.tools import arun_tools
+
+        call = self.make_call(messages, **parameters)
+        return self._wrap_run(
+            await arun_tools(
+                self.async_client,
+                call,
+                functions,
+                max_rounds=max_rounds,
+                in_threads=in_threads,
+                on_run=on_run,
+            )
+        )
+
     def stream(self, messages: object = None, **parameters: Any) -> Iterator[str | ModelResponse]:
         """Yields the answer's text as it comes, then the whole response."""
         for piece in self.client.stream(self.make_call(messages, **parameters)):
@@ -246,6 +265,15 @@ class Model(NamedModel):
     def _wrap_read(self, read: ParsedResponse) -> ModelResponse:
         response = read.response
         return ModelResponse(response, self._inform(response), response.usage, read)
+
+    def _wrap_run(self, run: ToolResponse) -> ModelResponse:
+        return ModelResponse(
+            run.response,
+            self._inform(run.response),
+            run.usage,
+            runs=run.runs,
+            messages=run.messages,
+        )
 
 
 class EmbeddingModel(NamedModel):

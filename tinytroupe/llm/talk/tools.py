@@ -38,7 +38,9 @@ MOST_THREADS = 16
 """Tools that run at a time, where threads are asked for."""
 
 Functions: TypeAlias = "Iterable[Callable[..., Any] | Tool]"
-Report: TypeAlias = Callable[[ToolRun], None]
+"""What a model may call."""
+ToolReport: TypeAlias = Callable[[ToolRun], None]
+"""Is told of each run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def run_tools(
     *,
     max_rounds: int = 8,
     in_threads: bool = False,
-    on_run: Report | None = None,
+    on_run: ToolReport | None = None,
 ) -> ToolResponse:
     """Asks, runs the functions that the model calls, sends back the results, until it answers.
 
@@ -110,7 +112,7 @@ async def arun_tools(
     *,
     max_rounds: int = 8,
     in_threads: bool = False,
-    on_run: Report | None = None,
+    on_run: ToolReport | None = None,
 ) -> ToolResponse:
     """Does what `run_tools` does without blocking the event loop while a model is asked.
 
@@ -128,7 +130,7 @@ class _Talk:
     """The conversation as it grows."""
 
     def __init__(
-        self, call: Call | Request, functions: Functions, max_rounds: int, on_run: Report | None
+        self, call: Call | Request, functions: Functions, max_rounds: int, on_run: ToolReport | None
     ) -> None:
         if max_rounds < 1:
             raise BadRequest(f"max_rounds is {max_rounds}; at least 1 is needed")
@@ -246,7 +248,7 @@ def echo_message(response: Response) -> Message:
     return to_message(kept)
 
 
-def _run_jobs(jobs: Sequence[Job], in_threads: bool, tell: Report) -> None:
+def _run_jobs(jobs: Sequence[Job], in_threads: bool, tell: ToolReport) -> None:
     """Runs jobs and tells what came of each, in order."""
     if not in_threads or len(jobs) == 1:
         for job in jobs:
@@ -268,7 +270,7 @@ def _run(job: Job, take_result: Callable[[], Any]) -> ToolRun:
     return finish_job(job, result, None)
 
 
-async def _arun_jobs(jobs: Sequence[Job], in_threads: bool, tell: Report) -> None:
+async def _arun_jobs(jobs: Sequence[Job], in_threads: bool, tell: ToolReport) -> None:
     """Does what `_run_jobs` does; asynchronous functions are awaited and never run in threads."""
     if not in_threads:
         for job in jobs:

@@ -28,8 +28,9 @@ from simulations import (
 )
 
 from tinytroupe.llm.errors import ReplayMiss
+from tinytroupe.llm.runs.lanes import lane
 from tinytroupe.llm.runs.recording import Recording
-from tinytroupe.llm.runs.run import Run, lane
+from tinytroupe.llm.runs.run import Run
 
 AGENTS = range(6)
 

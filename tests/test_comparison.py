@@ -22,8 +22,9 @@ from tinytroupe.llm.errors import BadRequest, LLMError
 from tinytroupe.llm.request import Attempt, Call, CallOptions, Request, chat_request
 from tinytroupe.llm.runs.comparison import CallChange, compare_recordings, find_first_change
 from tinytroupe.llm.runs.divergence import Difference
+from tinytroupe.llm.runs.lanes import lane
 from tinytroupe.llm.runs.page import write_page
-from tinytroupe.llm.runs.run import Run, lane
+from tinytroupe.llm.runs.run import Run
 from tinytroupe.llm.runs.variation import find_causes, find_variations
 
 AGENTS = ("lisa", "oscar", "sofia")

@@ -27,9 +27,10 @@ from tinytroupe.llm.runs.divergence import (
     find_first,
 )
 from tinytroupe.llm.runs.explanation import escape, explain_report, format_differences
+from tinytroupe.llm.runs.lanes import lane
 from tinytroupe.llm.runs.points import find_take
 from tinytroupe.llm.runs.recording import Recording
-from tinytroupe.llm.runs.run import Run, lane
+from tinytroupe.llm.runs.run import Run
 from tinytroupe.llm.runs.words import compare_words
 
 AGENTS = ("lisa", "oscar", "marcos", "sofia", "emily")

@@ -17,7 +17,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from tinytroupe import openai_utils
 from tinytroupe.llm.client import AsyncClient
-from tinytroupe.llm.runs.run import Run, lane
+from tinytroupe.llm.runs.lanes import lane
+from tinytroupe.llm.runs.run import Run
 from tinytroupe.llm.transports.openai import OpenAITransport
 from tinytroupe.llm.request import chat_request
 

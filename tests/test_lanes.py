@@ -42,8 +42,9 @@ from tinytroupe.llm.rules.lanes import (
     current_branch,
     is_contested,
 )
+from tinytroupe.llm.runs.lanes import lane
 from tinytroupe.llm.runs.recording import Recording
-from tinytroupe.llm.runs.run import Run, lane
+from tinytroupe.llm.runs.run import Run
 
 names = st.text(alphabet="ab/01'?²", min_size=1, max_size=6).filter(lambda name: name.strip("/"))
 

@@ -461,7 +461,7 @@ def run_on_terminal(folder: Folder, **variables: str) -> str:
 VARYING = """
 import datetime, random, uuid
 from concurrent.futures import ThreadPoolExecutor
-from tinytroupe.llm.runs.run import lane
+from tinytroupe.llm.runs.lanes import lane
 {ask}
 FRIENDS = ["Lisa", "Oscar", "Marcos", "Sofia", "Emily", "Anna", "Bob", "Carla", "Dora"]
 def clock():

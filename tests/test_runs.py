@@ -40,8 +40,9 @@ from tinytroupe.llm.errors import (
 )
 from tinytroupe.llm.request import Call, CallOptions, RetryPolicy, chat_request
 from tinytroupe.llm.response import Response
+from tinytroupe.llm.runs.lanes import lane
 from tinytroupe.llm.runs.recording import Recording
-from tinytroupe.llm.runs.run import Run, lane
+from tinytroupe.llm.runs.run import Run
 from tinytroupe.llm.store.disk import DiskStore
 from tinytroupe.llm.store.memory import MemoryStore
 

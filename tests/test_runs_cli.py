@@ -14,7 +14,8 @@ from tinytroupe import cli
 from tinytroupe.llm.client import Client, ClientDefaults
 from tinytroupe.llm.errors import ServerFault
 from tinytroupe.llm.request import RetryPolicy, chat_request
-from tinytroupe.llm.runs.run import Run, lane
+from tinytroupe.llm.runs.lanes import lane
+from tinytroupe.llm.runs.run import Run
 from tinytroupe.llm.store.compression import read_lines
 from tinytroupe.llm.store.tape import TAPE_FORMAT, TapeReader, TapeWriter
 

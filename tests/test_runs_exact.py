@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from simulations import Clients, record, replay
 
-from tinytroupe.llm.runs.run import lane
+from tinytroupe.llm.runs.lanes import lane
 
 SCHEDULES = range(200)
 

@@ -64,7 +64,8 @@ if TYPE_CHECKING:
         embedding_request,
     )
     from tinytroupe.llm.response import Response, ToolCall, Usage, parse_response
-    from tinytroupe.llm.runs.run import Run, lane
+    from tinytroupe.llm.runs.lanes import lane
+    from tinytroupe.llm.runs.run import Run
     from tinytroupe.llm.store.disk import DiskStore
     from tinytroupe.llm.store.entry import Entry, Store
     from tinytroupe.llm.store.memory import MemoryStore
@@ -216,7 +217,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "store.disk": ("DiskStore",),
     "store.entry": ("Entry", "Store"),
     "store.memory": ("MemoryStore",),
-    "runs.run": ("Run", "lane"),
+    "runs.lanes": ("lane",),
+    "runs.run": ("Run",),
     "transports.anthropic": ("AnthropicTransport",),
     "transports.azure": ("AzureTransport",),
     "transports.gemini": ("GeminiTransport",),

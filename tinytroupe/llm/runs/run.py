@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -14,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from tinytroupe.llm.errors import ConfigError, ReplayMiss
 from tinytroupe.llm.layers.replay import Resolver, Samples, Session, activate, get_active
 from tinytroupe.llm.request import Call
-from tinytroupe.llm.rules.lanes import DETACHED, Branch, current_branch
+from tinytroupe.llm.rules.lanes import Branch, current_branch
 from tinytroupe.llm.runs.divergence import Divergence, describe_divergence, find_first
 from tinytroupe.llm.runs.explanation import (
     explain_report,
@@ -27,7 +26,6 @@ from tinytroupe.llm.runs.provenance import describe_run
 from tinytroupe.llm.runs.recording import Player, Recording, Take
 from tinytroupe.llm.runs.report import ReplayReport, describe_replay, publish_report
 from tinytroupe.llm.runs.resuming import read_player
-from tinytroupe.llm.spawns.callers import find_branch, find_caller
 from tinytroupe.llm.spawns.installed import install, remove
 from tinytroupe.llm.store.tape import TapeWriter
 
@@ -357,33 +355,3 @@ class Run:
 
 def _name_function(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", function))
-
-
-@contextmanager
-def lane(name: str) -> Iterator[None]:
-    """Names who is asking, for all calls made inside, and what is started inside.
-
-    Entering the same name again goes on with the same lane. Below a thread
-    that takes its work from a queue a name stands for itself, so that it is the
-    same whichever worker took the work. Works with and without an active run.
-    """
-    if not name or not name.strip("/"):
-        raise ConfigError("a lane needs a name")
-    branch = _find_home().enter(name)
-    branch.occupy(find_caller())
-    token = current_branch.set(branch)
-    try:
-        yield
-    finally:
-        current_branch.reset(token)
-        branch.vacate()
-
-
-def _find_home() -> Branch:
-    """Returns the branch that a name is entered below."""
-    session = get_active()
-    if session is None:
-        return current_branch.get() or Branch(None, "", "")
-    branch = find_branch() or session.foreign
-    # What is named during a live call must not be remembered beyond it.
-    return branch.number(0) if branch is DETACHED else branch

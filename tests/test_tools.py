@@ -154,6 +154,12 @@ class TestToolCalls:
         """Servers send nothing where a tool takes nothing."""
         assert ToolCall("1", "now", arguments).parsed_arguments == {}
 
+    @pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**40, 1.5e300])
+    def test_numbers_stay_what_they_are(self, number: float) -> None:
+        """A number of an order is no float, however long it is."""
+        found = ToolCall("1", "look", f'{{"n": {number}}}').parsed_arguments["n"]
+        assert (found, type(found)) == (number, type(number))
+
     @pytest.mark.parametrize("arguments", ['{"a": 1', "[1]", "null", "{'a': 1}", '{"a": NaN}'])
     def test_what_is_no_object_is_refused(self, arguments: str) -> None:
         """Arguments are never guessed: an object, or a ParseError that shows them."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -10,6 +13,8 @@ import orjson
 
 from tinytroupe.llm.errors import BODY_EXCERPT_LENGTH, MalformedResponse, ParseError
 from tinytroupe.llm.request import Kind
+
+_LONG_NUMBER = re.compile(r"[0-9]{19}")
 
 Origin: TypeAlias = Literal["live", "cache", "flight", "tape"]
 
@@ -64,6 +69,10 @@ class ToolCall:
         wanted = f"a JSON object with the arguments of {self.name}"
         try:
             parsed = orjson.loads(self.arguments)
+            if _LONG_NUMBER.search(self.arguments):
+                # orjson makes a float of a whole number beyond 64 bits; an order's number is none.
+                with suppress(RecursionError):
+                    parsed = json.loads(self.arguments)
         except orjson.JSONDecodeError as error:
             raise ParseError(
                 f"wanted {wanted}, but what came is not JSON at line {error.lineno}, column "

@@ -556,8 +556,13 @@ class TestTasks:
         assert number > 8
         wait_until(lambda: not list_lock_threads())
 
+    @pytest.mark.parametrize("times", [1, 3])
     def test_cancelled_while_it_is_stored(
-        self, endpoints: Endpoints, make_prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+        self,
+        times: int,
+        endpoints: Endpoints,
+        make_prompt: MakePrompt,
+        monkeypatch: pytest.MonkeyPatch,
     ):
         """What a thread does to a chat for a task that is cancelled, it does before the lock is
         given back; and the chat says that it was not answered."""
@@ -574,8 +579,13 @@ class TestTasks:
             task = asyncio.ensure_future(wrapper.asend_user_message_and_get_response("Hello"))
             loop = asyncio.get_running_loop()
 
+            def cancel_task(left: int) -> None:
+                task.cancel()
+                if left > 1:
+                    loop.call_soon(cancel_task, left - 1)
+
             def cancel_and_begin(*arguments: Any) -> None:
-                loop.call_soon_threadsafe(task.cancel)
+                loop.call_soon_threadsafe(cancel_task, times)
                 early.append(released.wait(0.1))
                 begin(*arguments)
 

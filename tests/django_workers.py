@@ -16,9 +16,10 @@ from typing import Any
 from django.db import connections
 
 from tinytroupe.contrib.django.access import AsyncAccess, BlockingAccess
-from tinytroupe.contrib.django.chats import ChatHistoryRepository, StoredTurn
+from tinytroupe.contrib.django.chats import ChatHistoryRepository
 from tinytroupe.contrib.django.errors import ChatConflict
 from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
+from tinytroupe.contrib.django.stored_turns import StoredTurn
 
 POINTS = (
     "the lock is taken",

@@ -36,11 +36,12 @@ from postgres_server import PostgresServer
 
 from tinytroupe.contrib.django import access, turns
 from tinytroupe.contrib.django.access import AsyncAccess
-from tinytroupe.contrib.django.chats import ChatHistoryRepository, StoredTurn
+from tinytroupe.contrib.django.chats import ChatHistoryRepository
 from tinytroupe.contrib.django.errors import ChatConflict, UnknownChat
 from tinytroupe.contrib.django.history import check_history, make_message
 from tinytroupe.contrib.django.models import ChatHistory, ChatLock, Tool
 from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
+from tinytroupe.contrib.django.stored_turns import StoredTurn
 from tinytroupe.contrib.django.tools import fill_tool_spec
 from tinytroupe.llm.errors import BadRequest, ConfigError, ServerFault
 

@@ -14,10 +14,10 @@ from django_chats import Endpoints, MakePrompt, read_chat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinytroupe.contrib.django.chats import StoredTurn
 from tinytroupe.contrib.django.history import check_history, split_turns
 from tinytroupe.contrib.django.models import Tool
 from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
+from tinytroupe.contrib.django.stored_turns import StoredTurn
 from tinytroupe.contrib.django.tools import fill_tool_spec
 from tinytroupe.llm.errors import LLMError
 

@@ -714,13 +714,13 @@ class TestBesideOthers:
         wrapper = Door("sync").open()
         code = f"""
         import os, signal
-        from tinytroupe.contrib.django import chats
+        from tinytroupe.contrib.django.stored_turns import StoredTurn
         from tinytroupe.contrib.django.repositories import LLMCommunicationWrapper
 
         def die(self, message):
             os.kill(os.getpid(), signal.SIGKILL)
 
-        chats.StoredTurn.answer = die
+        StoredTurn.answer = die
         wrapper = LLMCommunicationWrapper(
             prompt_name="support", chat_history_id={wrapper.chat_history_id}
         )

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from tinytroupe.contrib.django.access import Access
-from tinytroupe.contrib.django.chats import ChatHistoryRepository, StoredTurn
+from tinytroupe.contrib.django.chats import ChatHistoryRepository
 from tinytroupe.contrib.django.conf import read_site_settings
 from tinytroupe.contrib.django.configs import get_model
 from tinytroupe.contrib.django.errors import UnknownChat
@@ -25,6 +25,7 @@ from tinytroupe.contrib.django.history import (
 from tinytroupe.contrib.django.locks import make_lock
 from tinytroupe.contrib.django.prompts import Prompt
 from tinytroupe.contrib.django.storable import clean_json
+from tinytroupe.contrib.django.stored_turns import StoredTurn
 from tinytroupe.contrib.django.templating import MESSAGE_NAMES
 from tinytroupe.contrib.django.tools import Toolbox
 from tinytroupe.llm.errors import (

@@ -50,6 +50,9 @@ on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 WAYS = ("sync", "async", "stream", "async stream")
 
+BOTH = ("sync", "async stream")
+"""For what holds in all ways for the same reason."""
+
 LOCKING = "state = 'idle in transaction'"
 ORDINARY = "state = 'idle'"
 WAITING = "wait_event_type = 'Lock'"
@@ -211,7 +214,7 @@ class TestConnections:
         assert [m["role"] for m in read_chat(wrapper)] == ["system", "user", "assistant"]
         assert len(server.bodies) == 1
 
-    @pytest.mark.parametrize("way", ["sync", "async stream"])
+    @pytest.mark.parametrize("way", BOTH)
     def test_a_lock_that_is_lost(
         self, way: str, endpoints: Endpoints, make_prompt: MakePrompt, backends: Backends
     ):
@@ -262,15 +265,17 @@ class TestConnections:
         assert read_chat(wrapper)[1]["status"] == "answered"
 
     @pytest.mark.parametrize("committed", [True, False])
+    @pytest.mark.parametrize("way", BOTH)
     def test_a_commit_that_nobody_heard_of(
         self,
         committed: bool,
-        door: Door,
+        way: str,
         endpoints: Endpoints,
         make_prompt: MakePrompt,
         monkeypatch: pytest.MonkeyPatch,
     ):
         """Where a connection breaks around a commit, what it was to store is stored once."""
+        door = Door(way)
         endpoints.add("main", echo)
         make_prompt(configs=("main",))
         wrapper = door.open()
@@ -312,9 +317,11 @@ class TestConnections:
         lengths = [len(body["messages"]) for body in server.bodies]
         assert lengths == [2, 4], "the second one waited for the first one's answer"
 
-    def test_a_pool(self, door: Door, database: Database, make_prompt: MakePrompt, endpoints: Any):
+    @pytest.mark.parametrize("way", BOTH)
+    def test_a_pool(self, way: str, database: Database, make_prompt: MakePrompt, endpoints: Any):
         """Of a pool of two connections, many threads get their answers: who waits for a turn keeps
         none that another one needs."""
+        door = Door(way)
         endpoints.add("main", echo)
         make_prompt(configs=("main",))
         options = {"pool": {"min_size": 1, "max_size": 2, "timeout": 20}}
@@ -357,7 +364,7 @@ class TestConnections:
                 assert len(read_chat(wrapper)) == 3
 
     @pytest.mark.usefixtures("chats_apart")
-    @pytest.mark.parametrize("way", ["sync", "async stream"])
+    @pytest.mark.parametrize("way", BOTH)
     def test_a_router(self, way: str, endpoints: Endpoints, make_prompt: MakePrompt):
         """Chats that a router sends to another database are locked, written and read there."""
         endpoints.add("main", echo)
@@ -758,8 +765,10 @@ class TestStreams:
 
 class TestDeleted:
     @on_sqlite
-    def test_while_it_is_answered(self, door: Door, endpoints: Endpoints, make_prompt: MakePrompt):
+    @pytest.mark.parametrize("way", BOTH)
+    def test_while_it_is_answered(self, way: str, endpoints: Endpoints, make_prompt: MakePrompt):
         """A chat that is deleted while it is answered is not made anew; it is said."""
+        door = Door(way)
 
         def delete(body: dict[str, Any]) -> str:
             ChatHistory.objects.all().delete()
@@ -774,11 +783,13 @@ class TestDeleted:
         assert (ChatHistory.objects.count(), ChatLock.objects.count()) == (0, 0)
 
     @on_postgresql
+    @pytest.mark.parametrize("way", BOTH)
     def test_behind_the_answer(
-        self, door: Door, endpoints: Endpoints, make_prompt: MakePrompt, backends: Backends
+        self, way: str, endpoints: Endpoints, make_prompt: MakePrompt, backends: Backends
     ):
         """Where requests wait for each other, a deletion waits for the answer, too, and takes the
         lock's row along."""
+        door = Door(way)
         held = Held()
         endpoints.add("main", held.answer)
         make_prompt(configs=("main",))
@@ -791,10 +802,12 @@ class TestDeleted:
         assert sent == ["Answer to Hello"]
         assert (ChatHistory.objects.count(), ChatLock.objects.count()) == (0, 0)
 
+    @pytest.mark.parametrize("way", BOTH)
     def test_before_it_is_locked(
-        self, door: Door, make_prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+        self, way: str, make_prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
     ):
         """A chat that is deleted just before it is locked is said, and no lock is left for it."""
+        door = Door(way)
         make_prompt()
         wrapper, make_lock = door.open(), turns.make_lock
 
@@ -810,7 +823,7 @@ class TestDeleted:
 
 @on_sqlite
 class TestFullDisk:
-    @pytest.mark.parametrize("way", ["sync", "async stream"])
+    @pytest.mark.parametrize("way", BOTH)
     @pytest.mark.parametrize("pragma", ["max_page_count = 1", "query_only = 1"])
     def test_an_answer_without_room(
         self,
@@ -847,7 +860,7 @@ class TestFullDisk:
 
 
 class TestTools:
-    @pytest.mark.parametrize("way", ["sync", "async stream"])
+    @pytest.mark.parametrize("way", BOTH)
     @pytest.mark.parametrize("tool", ["write", "awrite"])
     def test_one_that_writes_to_a_chat(
         self,

@@ -531,8 +531,7 @@ def adding(database: Database, site_settings: Callable[..., None]) -> Tool:
 
 
 class TestTasks:
-    @pytest.mark.parametrize("times", [1, 3])
-    @pytest.mark.parametrize("way", ["async", "async stream"])
+    @pytest.mark.parametrize(("way", "times"), [("async", 1), ("async stream", 3)])
     def test_cancelled_at_every_step(
         self,
         way: str,

@@ -34,7 +34,7 @@ from django_chats import Door, Endpoints, MakePrompt, outline, read_chat
 from django_fixtures import Database, MakeDatabase, use_database
 from postgres_server import PostgresServer
 
-from tinytroupe.contrib.django import access, turns
+from tinytroupe.contrib.django import access, chats, turns
 from tinytroupe.contrib.django.access import AsyncAccess
 from tinytroupe.contrib.django.chats import ChatHistoryRepository
 from tinytroupe.contrib.django.errors import ChatConflict, UnknownChat
@@ -799,6 +799,38 @@ class TestDeleted:
                 wait_until(lambda: backends.count(WAITING) == 1)
                 held.let_go()
         assert sent == ["Answer to Hello"]
+        assert (ChatHistory.objects.count(), ChatLock.objects.count()) == (0, 0)
+
+    @on_postgresql
+    @pytest.mark.parametrize("way", BOTH)
+    def test_by_who_locked_it_before(
+        self,
+        way: str,
+        endpoints: Endpoints,
+        make_prompt: MakePrompt,
+        backends: Backends,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        """Who locks a chat while it is answered, and then deletes it, does not wait for ever for
+        who waits for them."""
+        monkeypatch.setattr(chats, "ROW_SECONDS", 0.1)
+        held = Held()
+        endpoints.add("main", held.answer)
+        make_prompt(configs=("main",))
+        wrapper = Door(way).open()
+
+        def lock_and_delete() -> None:
+            with transaction.atomic():
+                ChatHistory.objects.select_for_update().get().delete()
+
+        with beside(partial(Door(way).send, wrapper, "Hello")) as sent:
+            assert held.asked.wait(20)
+            with beside(lock_and_delete) as deleted:
+                wait_until(lambda: backends.count(WAITING) == 1)
+                held.let_go()
+        assert isinstance(sent[0], ChatConflict)
+        assert "such as one that deletes it" in str(sent[0])
+        assert deleted == [None]
         assert (ChatHistory.objects.count(), ChatLock.objects.count()) == (0, 0)
 
     @pytest.mark.parametrize("way", BOTH)

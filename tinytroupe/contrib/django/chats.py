@@ -21,7 +21,7 @@ from tinytroupe.contrib.django.history import (
     list_for_model,
     make_messages,
 )
-from tinytroupe.contrib.django.locks import read_state
+from tinytroupe.contrib.django.locks import LOCK_NOT_AVAILABLE, read_state
 from tinytroupe.contrib.django.models import ChatHistory, ChatLock
 from tinytroupe.contrib.django.prompts import Prompt
 from tinytroupe.contrib.django.storable import to_plain
@@ -34,6 +34,10 @@ MOST_TRIES = 100
 
 LOST = (OperationalError, InterfaceError)
 """What is raised, among other things, where the connection to the database is gone."""
+
+ROW_SECONDS = 30.0
+"""How long a chat's row may be locked by somebody else, where the database can tell and the site
+does not say."""
 
 SERIALIZATION_FAILURE = "40001"
 """PostgreSQL: others changed it, in a database that isolates transactions strictly."""
@@ -135,7 +139,7 @@ class ChatHistoryRepository:
 
         Raises:
             InvalidHistory: The messages are not a conversation, before or after.
-            ChatConflict: Others changed it again and again.
+            ChatConflict: Others changed it again and again, or have it locked all the time.
             UnknownChat: It is not there any more.
             ConfigError: It cannot be committed here, because a transaction is open.
         """
@@ -180,6 +184,12 @@ class ChatHistoryRepository:
         except LOST as error:
             if read_state(error) == SERIALIZATION_FAILURE:
                 return False
+            if read_state(error) == LOCK_NOT_AVAILABLE:
+                raise ChatConflict(
+                    f"chat {chat.pk} is locked all the time by a transaction of somebody else, "
+                    "such as one that deletes it; what was to be stored was not, and an answer "
+                    "that had come is in the call cache"
+                ) from error
             if not _drop_lost_connection(self.alias):
                 raise
             # It may have been lost after the commit.
@@ -195,6 +205,7 @@ class ChatHistoryRepository:
                     "transaction; with ATOMIC_REQUESTS, put @transaction.non_atomic_requests on "
                     "the view"
                 ) from error
+            _limit_waiting(self.alias)
             rows = ChatHistory.objects.using(self.alias).filter(pk=chat.pk, updated_at=seen)
             return bool(
                 rows.update(
@@ -202,6 +213,19 @@ class ChatHistoryRepository:
                     current_context_variables=chat.current_context_variables,
                     updated_at=chat.updated_at,
                 )
+            )
+
+
+def _limit_waiting(alias: str) -> None:
+    # Who locks a chat and then deletes it waits for the end of the turn, and the turn for them.
+    # The database cannot tell: the lock of the turn is on another connection.
+    connection = connections[alias]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('lock_timeout', %s, true) "
+                "WHERE current_setting('lock_timeout') = '0'",
+                [str(int(ROW_SECONDS * 1000))],
             )
 
 

@@ -27,7 +27,7 @@ from tinytroupe.contrib.django.models import ChatLock
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-_LOCK_NOT_AVAILABLE = "55P03"
+LOCK_NOT_AVAILABLE = "55P03"
 """PostgreSQL, "Error Codes"."""
 
 _LONGEST_LIMIT = 2**31 - 1
@@ -99,7 +99,7 @@ class _RowLock:
             self._lock_row(connection)
         except OperationalError as error:
             self.release()
-            if read_state(error) != _LOCK_NOT_AVAILABLE:
+            if read_state(error) != LOCK_NOT_AVAILABLE:
                 raise
             raise ChatConflict(
                 f"other messages of chat {self._chat_id} were still being answered after "

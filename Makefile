@@ -26,7 +26,7 @@ demo-django: $(VENV)/.ready
 	@$(RUN) examples/django_site/run_demo.py $(ARGS)
 
 test: $(VENV)/.ready
-	@$(RUN) -m pytest -n 2
+	@$(RUN) -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.ready-lint
 	@$(RUN) -m ruff check .

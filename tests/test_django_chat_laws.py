@@ -67,7 +67,7 @@ def break_off(patch: pytest.MonkeyPatch, how: str) -> None:
 
 
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

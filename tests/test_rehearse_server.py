@@ -516,6 +516,20 @@ def test_the_latency_is_kept_and_calls_do_not_wait_for_each_other() -> None:
         assert server.stats()["peak_in_flight"] > 10
 
 
+def test_the_pace_of_a_stream_is_kept() -> None:
+    """The pieces of a stream come one after the other, none too early, and are the same answer."""
+    with RehearseServer("--pace", "0.01") as server, connect(server) as client:
+        stream = client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
+        moments, pieces = [], []
+        for chunk in stream:
+            moments.append(time.monotonic())
+            pieces.append(chunk.choices[0].delta.content or "")
+        whole = client.chat.completions.create(model=MODEL, messages=MESSAGES)
+    assert len(pieces) > 5
+    assert moments[-1] - moments[0] >= 0.01 * (len(pieces) - 2)
+    assert "".join(pieces) == whole.choices[0].message.content
+
+
 def test_a_thousand_connections_are_served_at_once() -> None:
     """A thousand clients can be connected and waiting at the same time."""
     resource = pytest.importorskip("resource")

@@ -34,8 +34,8 @@ SITE = Path(__file__).resolve().parent
 FOLDER = Path(".demo/django").resolve()
 USER = "admin"
 USUAL_PORT = 8000
-# A byte every thousandth of a second is about seven words in a second.
-REHEARSAL = ("--latency", "0.3", "--fault", "drip:0.001")
+# Words come as from a model, so that one sees them come.
+REHEARSAL = ("--latency", "0.3", "--pace", "0.06")
 END_SECONDS = 30
 CHECK_SECONDS = 60
 QUESTION = "Where is my order T-1042?"

@@ -12,11 +12,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from aiohttp import web
 
+from tinytroupe.cli.rehearse_travel import Prepared, Travel, respond
 from tinytroupe.llm.errors import ConfigError
 from tinytroupe.llm.request import Kind
 from tinytroupe.llm.transports.rehearsal.answers import CREATED
@@ -30,7 +31,6 @@ from tinytroupe.llm.transports.rehearsal.replies import (
     spoil,
     write_reply,
 )
-from tinytroupe.llm.transports.rehearsal.streams import split_stream
 
 KEPT_REPLIES = 4096
 LONGEST_KEPT_BYTES = 64 * 1024
@@ -56,6 +56,8 @@ class ServerSettings:
     """0: a free one."""
     latency_seconds: float = 0.0
     latency_jitter_seconds: float = 0.0
+    pace_seconds: float = 0.0
+    """How long after a piece of a stream the next one comes."""
     faults: tuple[Fault, ...] = ()
     models: tuple[str, ...] = ()
     """The models that are known; empty: all are."""
@@ -77,22 +79,13 @@ class _Route:
     """Azure's name in the path, which takes the place of the body's model."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A good reply, and how it is to travel."""
-
-    reply: Reply
-    stream: bool = False
-    include_usage: bool = False
-
-
 class RehearsalServer:
     """Serves one event loop. Its `accept` is the protocol factory for a listening socket."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._plan = FaultPlan(settings.faults, settings.seed)
-        self._kept: OrderedDict[bytes, _Prepared] = OrderedDict()
+        self._kept: OrderedDict[bytes, Prepared] = OrderedDict()
         self._seen: Counter[bytes] = Counter()
         self._numbers = count(1)
         self._connections = 0
@@ -130,9 +123,9 @@ class RehearsalServer:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         if path == "/healthz":
-            return _respond(Reply(200, b'{"status":"ok"}'), {})
+            return respond(Reply(200, b'{"status":"ok"}'), {})
         if path == "/stats":
-            return _respond(Reply(200, orjson.dumps(self._describe_stats())), {})
+            return respond(Reply(200, orjson.dumps(self._describe_stats())), {})
         request_id = f"req_rehearsal_{next(self._numbers):08d}"
         self._requests[path] += 1
         self._in_flight += 1
@@ -163,18 +156,25 @@ class RehearsalServer:
             self._check_key(request.headers)
             route = self._find_route(path)
             if route is None:
-                return _respond(self._describe_models(request), headers)
+                return respond(self._describe_models(request), headers)
             _check_call(request, route)
             fault = self._choose_fault(request)
         except Refusal as refusal:
-            return _respond(refuse(refusal), headers)
+            return respond(refuse(refusal), headers)
         if fault is not None:
             self._faults[fault.kind] += 1
             if fault.kind == "timeout":
                 await asyncio.sleep(SILENCE_SECONDS)
         prepared = await self._prepare_in_time(route, await request.read())
         reply = spoil(fault, route.kind, prepared.reply, time.time())
-        return await _send(request, prepared, reply, fault, headers)
+        travel = Travel(
+            stream=prepared.stream,
+            include_usage=prepared.include_usage,
+            pace_seconds=self._settings.pace_seconds,
+            fault=fault,
+            headers=headers,
+        )
+        return await travel.send(request, reply)
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
         expected = self._settings.api_key
@@ -222,7 +222,7 @@ class RehearsalServer:
         except ConfigError as error:
             raise Refusal(error.message, param="x-rehearse-fault") from error
 
-    async def _prepare_in_time(self, route: _Route, content: bytes) -> _Prepared:
+    async def _prepare_in_time(self, route: _Route, content: bytes) -> Prepared:
         """Returns the good reply when the latency is over, which the work on it is part of."""
         latency = self._draw_latency(content)
         if latency <= 0:
@@ -241,7 +241,7 @@ class RehearsalServer:
             latency += (2 * draws.fraction() - 1) * jitter
         return latency
 
-    def _prepare(self, route: _Route, content: bytes) -> _Prepared:
+    def _prepare(self, route: _Route, content: bytes) -> Prepared:
         """Returns the good reply, kept from an earlier time where it can be."""
         if self._settings.canned and route.kind == "chat":
             route, content = _Route("chat"), _CANNED_REQUEST
@@ -262,11 +262,11 @@ class RehearsalServer:
                 self._kept.popitem(last=False)
         return prepared
 
-    def _write(self, route: _Route, content: bytes, variation: int) -> _Prepared:
+    def _write(self, route: _Route, content: bytes, variation: int) -> Prepared:
         try:
             body = orjson.loads(content)
         except ValueError:
-            return _Prepared(refuse(Refusal("the body is not valid JSON")))
+            return Prepared(refuse(Refusal("the body is not valid JSON")))
         if isinstance(body, dict) and route.deployment is not None:
             body["model"] = route.deployment
         reply = write_reply(
@@ -277,10 +277,10 @@ class RehearsalServer:
             models=self._settings.models,
         )
         if reply.status != 200 or route.kind == "embedding" or not body.get("stream"):
-            return _Prepared(reply)
+            return Prepared(reply)
         options = body.get("stream_options")
         usage = isinstance(options, dict) and bool(options.get("include_usage"))
-        return _Prepared(reply, stream=True, include_usage=usage)
+        return Prepared(reply, stream=True, include_usage=usage)
 
 
 _CANNED_REQUEST = b'{"model":"rehearsal","messages":[{"role":"user","content":"Hello"}]}'
@@ -291,61 +291,3 @@ def _check_call(request: web.BaseRequest, route: _Route) -> None:
         raise Refusal(f"{request.path} takes POST only", status=405)
     if route.deployment is not None and "api-version" not in request.query:
         raise Refusal("Azure's API needs api-version in the address", status=404)
-
-
-def _respond(reply: Reply, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(
-        status=reply.status,
-        body=reply.content,
-        headers={**headers, **dict(reply.headers), "content-type": "application/json"},
-    )
-
-
-async def _send(
-    request: web.BaseRequest,
-    prepared: _Prepared,
-    reply: Reply,
-    fault: Fault | None,
-    headers: dict[str, str],
-) -> web.StreamResponse:
-    malformed = fault is not None and fault.kind == "malformed"
-    streams = prepared.stream and reply.status == 200 and not malformed
-    if not streams and (fault is None or fault.kind not in ("cut", "drip")):
-        return _respond(reply, headers)
-    pieces = [reply.content]
-    if streams:
-        answer = orjson.loads(reply.content)
-        pieces = split_stream(answer, include_usage=prepared.include_usage)
-    response = web.StreamResponse(
-        status=reply.status,
-        headers={
-            **headers,
-            **dict(reply.headers),
-            "content-type": "text/event-stream" if streams else "application/json",
-        },
-    )
-    if not streams:
-        response.content_length = len(reply.content)
-    await response.prepare(request)
-    await _write_pieces(response, request, pieces, fault)
-    return response
-
-
-async def _write_pieces(
-    response: web.StreamResponse,
-    request: web.BaseRequest,
-    pieces: list[bytes],
-    fault: Fault | None,
-) -> None:
-    if fault is None or fault.kind not in ("cut", "drip"):
-        for piece in pieces:
-            await response.write(piece)
-        return
-    content = b"".join(pieces)
-    if fault.kind == "cut":
-        await response.write(content[: len(content) // 2])
-        cast(asyncio.Transport, request.transport).close()
-        return
-    for at in range(len(content)):
-        await response.write(content[at : at + 1])
-        await asyncio.sleep(fault.interval_seconds)

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         port=args.port,
         latency_seconds=args.latency,
         latency_jitter_seconds=args.latency_jitter,
+        pace_seconds=args.pace,
         faults=tuple(args.fault),
         models=tuple(name.strip() for name in args.models.split(",") if name.strip()),
         api_key=args.api_key,
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 _TIMES = {
     "--latency": "before each answer (default: none)",
     "--latency-jitter": "how much the latency varies, up and down (default: not)",
+    "--pace": "between the pieces of a stream (default: none)",
 }
 
 

@@ -56,9 +56,8 @@ class ChatHistoryRepository:
     def __init__(self, chat_history_id: int | str | None = None) -> None:
         self.alias: str = router.db_for_write(ChatHistory)
         if chat_history_id is None:
-            self.chat_history_obj = self._create([], {})
-        else:
-            self.chat_history_obj = self._read(chat_history_id)
+            chat_history_id = _create(self.alias, [], {})
+        self.chat_history_obj = self._read(chat_history_id)
         self.id: int = self.chat_history_obj.pk
         """The chat's id; it stays, also where the row is deleted."""
 
@@ -73,11 +72,7 @@ class ChatHistoryRepository:
         """
         variables = to_plain(values)
         opening = prompt.make_opening(variables)
-        made = cls.__new__(cls)
-        made.alias = router.db_for_write(ChatHistory)
-        made.chat_history_obj = made._create(opening, variables)
-        made.id = made.chat_history_obj.pk
-        return made
+        return cls(_create(router.db_for_write(ChatHistory), opening, variables))
 
     @property
     def messages(self) -> list[StoredMessage]:
@@ -153,14 +148,6 @@ class ChatHistoryRepository:
                 return
         raise ChatConflict(f"chat {self.id} is changed all the time by others; try again later")
 
-    def _create(self, messages: list[StoredMessage], variables: dict[str, Any]) -> ChatHistory:
-        with transaction.atomic(using=self.alias):
-            chat = ChatHistory.objects.using(self.alias).create(
-                chat_history=messages, current_context_variables=variables
-            )
-            ChatLock.objects.using(self.alias).create(chat=chat)
-        return chat
-
     def _read(self, chat_id: int | str) -> ChatHistory:
         # Django would take a part of it, or of a switch 1, for an id.
         if not isinstance(chat_id, (int, str)) or isinstance(chat_id, bool):
@@ -214,6 +201,16 @@ class ChatHistoryRepository:
                     updated_at=chat.updated_at,
                 )
             )
+
+
+def _create(alias: str, messages: list[StoredMessage], variables: dict[str, Any]) -> int:
+    with transaction.atomic(using=alias):
+        chat = ChatHistory.objects.using(alias).create(
+            chat_history=messages, current_context_variables=variables
+        )
+        ChatLock.objects.using(alias).create(chat=chat)
+    chat_id: int = chat.pk
+    return chat_id
 
 
 def _limit_waiting(alias: str) -> None:

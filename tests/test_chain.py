@@ -174,6 +174,26 @@ class TestFlight:
         assert all(isinstance(error, AuthenticationFailed) for error in errors)
         assert len({id(error) for error in errors}) == 4
 
+    def test_an_error_names_who_asked(self, colour: Any) -> None:
+        """An error that several share tells each of them their own lane."""
+
+        def refuse(attempt: Any) -> bytes:
+            raise AuthenticationFailed("wrong key", status=401)
+
+        transport = FakeTransport(refuse, held=True)
+        client = colour.make_client(transport, MemoryStore())
+        lanes = ["lisa", "oscar", "amina", "tom"]
+        calls = [Call(ask(), CallOptions(lane=lane)) for lane in lanes]
+
+        def let_go() -> None:
+            transport.arrived.acquire(timeout=10)
+            threading.Event().wait(0.05)
+            transport.go.set()
+
+        errors = colour.run_together(client, calls, let_go)
+        assert [error.lane for error in errors] == lanes
+        assert len(transport.attempts) == 1
+
     def test_off_shares_nothing(self, colour: Any) -> None:
         """With the cache off identical simultaneous calls draw independently."""
         transport = FakeTransport()

@@ -74,11 +74,11 @@ class Batch:
             for chunk in _cut(missing):
                 for call, outcome in zip(chunk, await self._buy(chunk, keep=True), strict=True):
                     outcomes[call.key] = outcome
-                    self._land(call.key, led.pop(call.key), outcome)
+                    self._flight.land(call.key, led.pop(call.key), outcome)
         finally:
             # Whoever waits for what could not be asked asks for itself.
             for key, future in led.items():
-                self._land(key, future, None)
+                self._flight.land(key, future, None)
         for call, future in followed:
             outcomes[call.key] = await self._follow(call, future, runtime)
         return [outcomes[call.key] for call in calls]
@@ -102,15 +102,8 @@ class Batch:
                 response = await self._cache.look(call)
                 if response is None:
                     continue
-                self._land(call.key, led.pop(call.key), response)
+                self._flight.land(call.key, led.pop(call.key), response)
             outcomes[call.key] = response
-
-    def _land(self, key: str, future: Future[Response | None], outcome: Outcome | None) -> None:
-        self._flight.leave(key, future)
-        if isinstance(outcome, LLMError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
 
     async def _follow(
         self, call: Call, future: Future[Response | None], runtime: Runtime

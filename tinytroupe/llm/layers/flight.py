@@ -36,11 +36,26 @@ class Flight:
             future = self._leaders[key] = Future()
             return future, True
 
-    def leave(self, key: str, future: Future[Response | None]) -> None:
-        """Takes a call off the table, so that the next one with this key goes by itself."""
+    def land(
+        self, key: str, future: Future[Response | None], outcome: Response | LLMError | None
+    ) -> None:
+        """Takes a call off the table and tells its followers what became of it.
+
+        Args:
+            key: The call's.
+            future: What `join` returned for it.
+            outcome: None: neither answer nor error, so that they ask again.
+        """
         with self._lock:
             if self._leaders.get(key) is future:
                 del self._leaders[key]
+        if isinstance(outcome, LLMError):
+            # A copy: the leader's own error goes on to learn whose it is.
+            told = copy.copy(outcome)
+            told.__cause__ = outcome
+            future.set_exception(told)
+        else:
+            future.set_result(outcome)
 
     def reset(self) -> None:
         """Forgets all calls under way: after a fork their threads are not in this process."""
@@ -61,7 +76,6 @@ def shared(handler: Handler, flight: Flight, cache: Cache, runtime: Runtime) -> 
     """
 
     async def lead(call: Call, key: str, future: Future[Response | None]) -> Response:
-        # None tells the followers that there is neither answer nor error: ask again.
         outcome: Response | LLMError | None = None
         try:
             outcome = await handler(call)
@@ -72,11 +86,7 @@ def shared(handler: Handler, flight: Flight, cache: Cache, runtime: Runtime) -> 
                 outcome = error
             raise
         finally:
-            flight.leave(key, future)
-            if isinstance(outcome, LLMError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            flight.land(key, future, outcome)
 
     async def follow(call: Call, future: Future[Response | None]) -> Response | None:
         remaining = None if call.expires_at is None else call.expires_at - runtime.now()
